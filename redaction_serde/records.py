@@ -19,6 +19,8 @@ from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
 
 import msgspec
+import PIL.Image
+import torch
 from fastcore.basics import patch
 from msgspec import UNSET
 
@@ -27,8 +29,9 @@ from .formats import *
 from .schema import *
 from .schema import register_numpy
 
-# %% ../nbs/08_records.ipynb #19311f29
+# %% ../nbs/08_records.ipynb #a1413f42
 prepare_icevision()
+register_numpy()
 
 # %% ../nbs/08_records.ipynb #196658fc
 from icevision import tasks
@@ -40,6 +43,7 @@ from icevision.core import (
     InstancesLabelsRecordComponent, IsCrowdsRecordComponent, KeyPointsRecordComponent, LossesRecordComponent,
     RecordComponent, RecordIDRecordComponent, ScoresRecordComponent, SemanticMaskRecordComponent, SizeRecordComponent)
 from icevision.core.components import Composite
+from icevision.core.record import autofix_records
 from icevision.core.tasks import Task
 from icevision.data import Prediction, RecordCollection, SingleSplitSplitter
 from icevision.parsers import COCOKeypointsMetadata, Parser
@@ -59,7 +63,6 @@ class Writer:
         self.header, self.problems = Header(class_maps=[], keypoints=[], layouts=[]), []
         self.names, self.plans, self.unknown, self._seen_maps, self._seen_metadata, self._kept = [], {}, [], {}, {}, []
         self.at, self.task, self.extras = '$', '', {}
-        register_numpy()
 
     def problem(self, place, message, cls=None):
         "Note that something at `place` in the task cannot be stored."
@@ -412,6 +415,33 @@ KeyPointsCodec(KeyPointsRecordComponent, keypoints=[])
 ValueCodec(ScoresRecordComponent, 'scores')
 ValueCodec(LossesRecordComponent, 'losses');
 
+# %% ../nbs/08_records.ipynb #113ae65c
+_PIL_MODES = ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'CMYK', 'YCbCr', 'HSV', 'LAB', 'I', 'F', 'I;16')
+
+def _pack_picture(x, path, problems, depth):
+    if x.mode not in _PIL_MODES: problems.append(Problem(path, f'cannot store a picture of mode {x.mode}'))
+    data = dict(mode=x.mode, size=list(x.size), data=x.tobytes())
+    return data if x.mode != 'P' else {**data, 'palette': x.getpalette()}
+
+def _unpack_picture(data, path):
+    mode, size = data['mode'], tuple(data['size'])
+    if mode not in _PIL_MODES or len(size) != 2 or not all(type(v) is int and 0 < v < 1 << 16 for v in size): raise ValueError(f'mode {mode!r} and size {size} are not those of a picture')
+    picture = PIL.Image.frombytes(mode, size, from_value({'$bytes': data['data']}))
+    if mode == 'P': picture.putpalette(data['palette'])
+    return picture
+
+def _pack_tensor(x, path, problems, depth):
+    try: array = x.detach().cpu().numpy()
+    except TypeError: return problems.append(Problem(path, f'cannot store a tensor of {x.dtype}; convert it to a type that NumPy knows'))
+    return (to_value(array, path, problems, depth) or {}).get('$ndarray')
+
+def _unpack_tensor(data, path): return torch.from_numpy(from_value({'$ndarray': data}, path))
+
+register_tag(Tag('size', ImgSize, lambda x, path, problems, depth: to_value(list(x), path, problems, depth), lambda data, path: ImgSize(*data)))
+register_tag(Tag('bbox', BBox, lambda x, path, problems, depth: to_value(list(x.xyxy), path, problems, depth), lambda data, path: BBox(*data)))
+register_tag(Tag('image', PIL.Image.Image, _pack_picture, _unpack_picture))
+register_tag(Tag('tensor', torch.Tensor, _pack_tensor, _unpack_tensor))
+
 # %% ../nbs/08_records.ipynb #42bbbfc1
 class CustomCodec(Codec):
     "A registered component: all of its state is one value."
@@ -609,11 +639,10 @@ class Reader:
         keypoints=(),    # `KeypointsMetadata` classes to use where they are equal to the stored data
         images_dir=None, # folder to write embedded images to
     ):
-        register_numpy()
         self.header, self.root, self.images_dir = header, root and Path(root), images_dir and Path(images_dir)
         self._maps = [(m, m._id2class) for m in map(restore_class_map, header.class_maps)]
         self._metadata = [metadata_class(spec, keypoints) for spec in header.keypoints]
-        self.plans = {record_type(layout, k): self._plan(layout, k) for k, layout in enumerate(header.layouts)}
+        self.plans = [self._plan(layout, k) for k, layout in enumerate(header.layouts)]
 
     def class_map(self, k):
         "A class map and its names, by position."
@@ -657,7 +686,7 @@ def _task(spec):
 def build(self:Reader, rows):
     "Records from structs of one layout, built component by component."
     records, composites, names = [BaseRecord.__new__(BaseRecord) for _ in rows], [], []
-    for attr, name, task, entries, classes in self.plans[type(rows[0])]:
+    for attr, name, task, entries, classes in self.plans[rows[0].layout_index]:
         data, columns = list(map(attrgetter(attr), rows)), []
         for codec, fields in entries:
             new = codec.cls.__new__
@@ -713,7 +742,7 @@ def build_all(self:Reader, batches):
     "Build batches of structs; all problems of all records in one error."
     built, problems, done = [], [], 0
     for rows in batches:
-        for _, run in groupby(rows, key=type):
+        for _, run in groupby(rows, key=attrgetter('layout_index')):
             run = list(run)
             try: built += self.build(run)
             except _BAD_DATA: problems += self.problems_of(run, done)
@@ -870,6 +899,7 @@ class COCOMaterializerParser(Parser):
     ) -> list:                # a `RecordCollection` for each split
         "The records in splits, untouched unless `autofix` is asked for."
         if cache_filepath is not None: raise ValueError('cache_filepath would write a pickle; use redaction_serde.save instead')
-        records = self.collection.autofix(show_pbar=show_pbar) if autofix else self.collection
+        records = self.collection
+        if autofix: records = records.new(autofix_records(records._records.values(), show_pbar=show_pbar))
         if data_splitter is None or isinstance(data_splitter, SingleSplitSplitter): return [records]
         return records.make_splits(data_splitter)

@@ -114,11 +114,11 @@ def _to_value(x, path, problems, depth):
     return _to_tagged(x, path, problems, depth)
 
 def _to_tagged(x, path, problems, depth):
+    plain = x if type(x).__name__ == 'ndarray' else scalar(x)  # an array of no dimensions stays an array
+    if plain is not x: return _to_value(plain, path, problems, depth)
     tag = next((_tags_by_class[c] for c in type(x).__mro__ if c in _tags_by_class), None)
     if tag and (tag.cls is type(x) or tag.name in _SUBCLASSES_TOO):
         return {f'${tag.name}': tag.pack(x, path, problems, depth+1)}
-    plain = scalar(x)
-    if plain is not x: return _to_value(plain, path, problems, depth)
     kind = f'{type(x).__module__}.{type(x).__qualname__}'
     problems.append(Problem(path, f'cannot store a value of class {kind} as data; keep its plain parts (numbers, text, lists) instead'))
 
@@ -375,7 +375,9 @@ def record_type(layout:Layout, index:int=0):
         rename[f't{i}'] = task_key(task.name)
         fields.append((f't{i}', task_type(task.components)))
     fields += [('is_new', Union[bool, UnsetType], UNSET), ('attrs', Union[dict[str, Any], UnsetType], UNSET)]
-    return msgspec.defstruct('Record', fields, rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
+    cls = msgspec.defstruct('Record', fields, rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
+    cls.layout_index = index
+    return cls
 
 # %% ../nbs/07_schema.ipynb #7863e976
 FORMAT = 'redaction-serde'
