@@ -129,6 +129,7 @@ def _split_lines(data, view, start, end):
 def _decode_header(text):
     try: return msgspec.json.decode(text, type=Header)
     except msgspec.ValidationError: raise DecodeError(find_problems(msgspec.json.decode(text), Header)) from None
+    except NOT_JSON as e: raise DecodeError(f'the header is not JSON: {e}') from None
 
 # %% ../nbs/09_formats.ipynb #8c46d88f
 def _lines_of_any(data, verify):
@@ -137,8 +138,7 @@ def _lines_of_any(data, verify):
         version = _check_mark(data)
         try: whole = msgspec.json.decode(data, type=_Envelope)
         except msgspec.ValidationError as e: raise _explain(data, version, e) from None
-    except msgspec.DecodeError as e: raise DecodeError(f'not whole JSON ({len(data)} bytes): {e}') from None
-    except RecursionError: raise DecodeError('nested too deeply to be a document') from None
+    except NOT_JSON as e: raise DecodeError(f'not whole JSON ({len(data)} bytes): {e}') from None
     _check_crc(data, whole, verify)
     return Header(*(getattr(whole, f) for f in Header.__struct_fields__)), iter(whole.records)
 
@@ -180,7 +180,7 @@ class RowReader:
         "Everything that is wrong with one record."
         try: return find_problems(msgspec.json.decode(line), self.type_of(line)[1], path)
         except msgspec.ValidationError as e: return [Problem(path, str(e))]
-        except (msgspec.DecodeError, RecursionError) as e: return [Problem(path, f'not JSON: {e}')]
+        except NOT_JSON as e: return [Problem(path, f'not JSON: {e}')]
 
 # %% ../nbs/09_formats.ipynb #8981d858
 def _read_rows(lines, header, limits):
@@ -190,7 +190,7 @@ def _read_rows(lines, header, limits):
         count += len(batch)
         if count > limits.records: raise LimitError(f'more than {limits.records} records; raise Limits(records=…)', '$.records')
         try: rows = None if problems else [row(line) for line in batch]
-        except (msgspec.DecodeError, RecursionError): rows = None  # ValidationError is a DecodeError too
+        except NOT_JSON: rows = None  # ValidationError is a DecodeError too
         if rows is not None:
             yield rows
             continue
@@ -265,7 +265,7 @@ def read(
     if first != b'[': raise DecodeError('empty: expected a document' if not data else f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}')
     if len(data) > limits.bytes: raise LimitError(f'{len(data)} bytes are over the limit of {limits.bytes}; raise Limits(bytes=…)')
     try: document = migrate_v0(msgspec.json.decode(data))
-    except (msgspec.DecodeError, RecursionError) as e: raise DecodeError(f'not whole JSON ({len(data)} bytes): {e}') from None
+    except NOT_JSON as e: raise DecodeError(f'not whole JSON ({len(data)} bytes): {e}') from None
     return document.header, iter([document.records])
 
 def decode(data:bytes, limits:Limits=Limits(), verify:bool=True) -> Document:

@@ -1,0 +1,63 @@
+# `make demo` and `make test` do their own set-up, once. Everything they write stays inside this folder.
+PYTHON      ?= python3
+ANNOTATIONS ?=
+IMAGES      ?=
+PAGES       ?= 10
+SEED        ?= 0
+OUT         ?= out/demo
+PYTEST_ARGS ?=
+
+BIN   := .venv/bin
+READY := .venv/.ready
+
+# Quiet, offline and inside the repo: ZenML, Jupyter, matplotlib and Hypothesis keep what they keep in .state
+STATE := $(CURDIR)/.state
+export ZENML_ANALYTICS_OPT_IN = false
+export ZENML_LOGGING_VERBOSITY = ERROR
+export ZENML_LOGGING_COLORS_DISABLED = true
+export ZENML_ENABLE_RICH_TRACEBACK = false
+export ZENML_AUTO_OPEN_DASHBOARD = false
+export ZENML_CONFIG_PATH = $(STATE)/zenml
+export MPLCONFIGDIR = $(STATE)/matplotlib
+export IPYTHONDIR = $(STATE)/ipython
+export JUPYTER_CONFIG_DIR = $(STATE)/jupyter
+export JUPYTER_DATA_DIR = $(STATE)/jupyter-data
+export JUPYTER_RUNTIME_DIR = $(STATE)/jupyter-runtime
+export HYPOTHESIS_STORAGE_DIRECTORY = $(STATE)/hypothesis
+export TORCHINDUCTOR_CACHE_DIR = $(STATE)/torchinductor
+export NO_ALBUMENTATIONS_UPDATE = 1
+export XDG_CONFIG_HOME = $(STATE)/config
+export PYTHONDONTWRITEBYTECODE = 1
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+
+.PHONY: help demo test lab prepare readme clean distclean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
+
+demo: $(READY) ## documents, records, a ZenML artifact, another process, an exact comparison, a picture
+	@$(BIN)/redaction-serde demo --out "$(OUT)" $(if $(ANNOTATIONS),--annotations "$(ANNOTATIONS)" --images "$(IMAGES)",--pages $(PAGES) --seed $(SEED))
+
+test: $(READY) ## everything that the project promises
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lab: $(READY) ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab nbs
+
+prepare: $(READY) ## after editing notebooks: export, run and store outputs, clean, README
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
+	@$(BIN)/python tools/run_notebooks.py --store
+	@$(BIN)/python tools/readme.py
+
+readme: $(READY) ## README.md from nbs/index.ipynb
+	@$(BIN)/python tools/readme.py
+
+clean: ## remove what was made, but not .venv
+	@rm -rf out .state build dist *.egg-info .pytest_cache .hypothesis _proc _site
+
+distclean: clean ## remove .venv, too
+	@rm -rf .venv
+
+$(READY): constraints.txt settings.ini setup.py tools/set_up.py
+	@$(PYTHON) tools/set_up.py

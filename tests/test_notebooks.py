@@ -1,0 +1,24 @@
+"""Every notebook, as its readers meet it: in a real Jupyter kernel, and under nbdev_test."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_notebooks import ROOT, run_notebook
+
+NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_in_jupyter(path):
+    nb = run_notebook(path)
+    assert not [o for c in nb.cells for o in c.get('outputs', []) if o.output_type == 'error']
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_under_nbdev(path, tmp_path):
+    env = {**os.environ, 'TMPDIR': str(tmp_path), 'ZENML_CONFIG_PATH': str(tmp_path/'zenml'), 'PYTHONWARNINGS': 'ignore'}
+    done = subprocess.run([str(Path(sys.executable).parent/'nbdev_test'), '--path', str(path), '--n_workers', '0'],
+                          cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

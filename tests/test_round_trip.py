@@ -1,0 +1,324 @@
+"""Detection records of every shape come back as they were, or are refused by name."""
+import json
+import math
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from redaction_serde.fidelity import compare, round_trip
+from redaction_serde.records import (
+    COCOMaterializerParser, detection_json_str_to_record_collection, detection_record_collection_to_json, dumps, from_document, load, loads, save,
+    to_document)
+from redaction_serde.schema import DecodeError, EncodeError, Limits, LimitError, UnknownComponentError, VersionError
+
+import torch
+from icevision import parsers
+from icevision.core import (
+    AreasRecordComponent, BaseRecord, BBox, BBoxesRecordComponent, ClassMap, FilepathRecordComponent, InstancesLabelsRecordComponent,
+    IsCrowdsRecordComponent, RecordComponent, ScoresRecordComponent)
+from icevision.data import RecordCollection, SingleSplitSplitter
+from icevision.utils import ImgSize
+
+# ---------------------------------------------------------------- what real data does
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.one_of(
+    finite, st.floats(-10, 900), st.integers(-2**63, 2**64 - 1), st.integers(-5, 2000),
+    finite.map(np.float64), st.floats(width=32, allow_nan=False, allow_infinity=False).map(np.float32),
+    st.integers(-2**31, 2**31 - 1).map(np.int32), st.floats(-1e6, 1e6).map(lambda x: torch.tensor(x)))
+boxes = st.one_of(
+    st.builds(BBox, numbers, numbers, numbers, numbers),              # inverted, outside of the image, anything
+    st.builds(lambda x, y: BBox(x, y, x, y), finite, finite))         # no area
+text = st.text(st.characters(exclude_categories=['Cs']), max_size=12)
+names = st.one_of(text, st.sampled_from(['redaction', 'größe', '漢字', 'a"b\\c', '\x00', '\u2028']))
+ids = st.one_of(st.integers(-2**63, 2**63), text, st.tuples(text, st.integers(0, 9)), st.none(), st.floats(0, 1), st.booleans())
+plain = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(-9, 9), finite, text),
+                     lambda x: st.one_of(st.lists(x, max_size=3), st.dictionaries(text, x, max_size=3), st.tuples(x, x)), max_leaves=5)
+
+
+@st.composite
+def class_maps(draw):
+    classes = draw(st.lists(st.one_of(names, st.none(), st.integers(0, 9)), max_size=6))
+    background = draw(st.sampled_from(['background', None, 'nothing', 'redaction']))
+    class_map = ClassMap(classes, background=background)
+    if draw(st.booleans()): class_map.unlock()
+    return class_map
+
+
+@st.composite
+def records(draw, class_map=class_maps()):
+    components = [FilepathRecordComponent(gray=draw(st.booleans())), InstancesLabelsRecordComponent(), BBoxesRecordComponent()]
+    components += [c() for c in (AreasRecordComponent, IsCrowdsRecordComponent, ScoresRecordComponent) if draw(st.booleans())]
+    record, found = BaseRecord(components), draw(st.lists(boxes, max_size=4))
+    record.set_record_id(draw(ids))
+    if draw(st.booleans()): record.set_filepath(draw(st.sampled_from(['p.png', 'scans/ß 漢.png', '/moved/away.jpg', '../up.png', 'a/./b.png'])))
+    if draw(st.booleans()): record.set_img_size(ImgSize(draw(st.integers(0, 5000)), draw(st.integers(0, 5000))), original=draw(st.booleans()))
+    detection, m = record.detection, draw(st.one_of(st.none(), class_map))
+    if m is not None: detection.set_class_map(m)
+    label_ids = draw(st.lists(st.integers(0, max(0, len(m or []) - 1)).map(draw(st.sampled_from([int, np.int64]))), max_size=4))
+    if m is None or len(m): detection.add_labels_by_id(label_ids)
+    detection.add_bboxes(found)
+    if AreasRecordComponent in map(type, components): detection.add_areas(draw(st.lists(numbers, max_size=4)))
+    if IsCrowdsRecordComponent in map(type, components): detection.add_iscrowds(draw(st.lists(st.one_of(st.integers(0, 1), st.booleans()), max_size=4)))
+    if ScoresRecordComponent in map(type, components):
+        detection.set_scores(draw(st.one_of(st.none(), st.lists(finite, max_size=4), st.lists(finite, max_size=4).map(np.array), st.just(np.array([.5], np.float32)))))
+    if draw(st.booleans()): record.is_new = draw(st.one_of(st.booleans(), plain))
+    if draw(st.booleans()): record.reviewed = draw(plain)
+    if draw(st.booleans()): detection.above_threshold = draw(plain)
+    return record
+
+
+@st.composite
+def collections(draw):
+    shared = draw(class_maps())
+    found = draw(st.lists(st.one_of(records(), records(st.just(shared))), max_size=4))
+    collection = RecordCollection(draw(st.sampled_from([None, lambda: BaseRecord((FilepathRecordComponent(), BBoxesRecordComponent()))]))).new(found)
+    return collection + collection if draw(st.integers(0, 5)) == 0 else collection
+
+
+# ---------------------------------------------------------------- the promise
+
+@given(collections())
+def test_every_collection_comes_back_whole(collection):
+    encoded = dumps(collection)
+    again = loads(encoded)
+    assert compare(collection, again), compare(collection, again)
+    assert dumps(again) == encoded
+    assert compare(collection, from_document(to_document(collection)))
+
+
+@given(collections())
+def test_the_names_of_the_article(collection):
+    text = detection_record_collection_to_json(collection)
+    assert compare(collection, detection_json_str_to_record_collection(text))
+    parsed, = COCOMaterializerParser(records=text).parse(SingleSplitSplitter())
+    assert compare(collection, parsed)
+
+
+@given(collections(), st.data())
+def test_compare_notices_one_float_step(collection, data):
+    places = [(i, k) for i, r in enumerate(collection._records._list) for k in range(len(r.detection.bboxes))]
+    if not places: return
+    (i, k), side = data.draw(st.sampled_from(places)), data.draw(st.sampled_from(['xmin', 'ymin', 'xmax', 'ymax']))
+    other = loads(dumps(collection))
+    box = other._records._list[i].detection.bboxes[k]
+    setattr(box, side, math.nextafter(float(getattr(box, side)), math.inf))
+    assert not compare(collection, other)
+
+
+@given(collections(), st.sampled_from([math.nan, math.inf, -math.inf, np.float32('nan'), 2**64, -2**63 - 1]), st.data())
+def test_what_json_cannot_hold_is_named(collection, value, data):
+    listed = collection._records._list
+    if not listed: return
+    record = data.draw(st.sampled_from(listed))
+    record.detection.bboxes.append(BBox(0, 1., value, 3))
+    places = {f'$.records[{i}].detection.bboxes[{len(r.detection.bboxes) - 1}][2]' for i, r in enumerate(dict.fromkeys(listed)) if r is record}
+    with pytest.raises(EncodeError) as e: dumps(collection)
+    assert {p.path for p in e.value.problems} == places
+
+
+@pytest.mark.parametrize('parser, file, boxes', [
+    ('COCOBBoxParser', 'annotations.json', 36), ('COCOMaskParser', 'annotations.json', 36), ('COCOKeyPointsParser', 'keypoints_annotations.json', 4)])
+def test_real_coco(real_data, parser, file, boxes):
+    folder = real_data/'coco'
+    collection, = getattr(parsers, parser)(folder/file, folder/'images').parse(SingleSplitSplitter(), autofix=False, show_pbar=False)
+    report = round_trip(collection)
+    assert report and report.boxes == boxes, report
+
+
+def test_real_voc(real_data):
+    folder = real_data/'voc'
+    for parser in (
+        parsers.VOCBBoxParser(folder/'Annotations', folder/'JPEGImages', ClassMap(['person', 'bird', 'car', 'boat', 'dog', 'cat'])),
+        parsers.VOCMaskParser(folder/'Annotations', folder/'JPEGImages', folder/'SegmentationObject', ClassMap(['person', 'bird', 'car', 'boat', 'dog', 'cat']))):
+        parser.class_map.unlock()
+        collection, = parser.parse(SingleSplitSplitter(), autofix=False, show_pbar=False)
+        assert len(collection) and round_trip(collection)
+
+
+def test_the_same_bytes_in_every_process(pages, pages_file):
+    code = ('import sys, hashlib; from redaction_serde.pipelines import parse_coco; from redaction_serde.records import dumps; '
+            'c = parse_coco(*sys.argv[1:3]); print(hashlib.sha256(dumps(c)).hexdigest())')
+    import hashlib
+    mine = hashlib.sha256(dumps(pages)).hexdigest()
+    for seed in ('0', '4711'):
+        done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(pages_file), str(pages_file.parent/'images')],
+                              env={**os.environ, 'PYTHONHASHSEED': seed}, capture_output=True, text=True)
+        assert done.stdout.strip() == mine, done.stderr
+
+
+# ---------------------------------------------------------------- odd but real
+
+def one(record): return RecordCollection(None).new([record])
+
+
+def detection():
+    return BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent()))
+
+
+def test_labels_out_of_step_with_ids():
+    record = detection()
+    record.detection.set_class_map(ClassMap(['a', 'b']))
+    record.detection.add_labels(['a', 'b', 'a'])
+    record.detection.label_ids.pop()  # what icevision's autofix does when it drops a box
+    assert round_trip(one(record))
+
+
+def test_odd_containers_and_attributes():
+    record = detection()
+    component = next(c for c in record.components if isinstance(c, BBoxesRecordComponent))
+    component.bboxes = (BBox(1, 2, 3, 4.), 'not a box')
+    component.source = {'tool': ('x', 1)}
+    del next(c for c in record.components if isinstance(c, InstancesLabelsRecordComponent)).labels
+    next(c for c in record.components if hasattr(c, 'img_size')).width = 7
+    assert round_trip(one(record)), round_trip(one(record))
+
+
+def test_a_record_that_changed_its_id_keeps_its_old_key():
+    collection = RecordCollection(None).new([detection(), detection()])
+    a, b = detection(), detection()
+    a.set_record_id(1), b.set_record_id(2)
+    collection = RecordCollection(None).new([a, b])
+    a.set_record_id('renamed')
+    again = loads(dumps(collection))
+    assert list(again._records) == [1, 2] and again[0].record_id == 'renamed'
+    assert compare(collection, again)
+
+
+class StrangeRecordComponent(RecordComponent):
+    pass
+
+
+@pytest.mark.parametrize('spoil, error, place', [
+    (lambda r: r.add_component(StrangeRecordComponent()), UnknownComponentError, '$.records[0].common'),
+    (lambda r: setattr(r.detection.bboxes[1], 'score', .5), EncodeError, '$.records[0].detection.bboxes[1]'),
+    (lambda r: setattr(r.detection.bboxes[0], 'ymin', '3'), EncodeError, '$.records[0].detection.bboxes[0][1]'),
+    (lambda r: setattr(r, 'made_by', object()), EncodeError, '$.records[0]'),
+    (lambda r: r.add_component(BBoxesRecordComponent()), EncodeError, '$.records[0].detection'),
+    (lambda r: r.set_filepath('scan\udcff.png'), EncodeError, '$.records[0].common.filepath'),
+], ids=['component', 'box attribute', 'text coordinate', 'object', 'two of a kind', 'surrogate'])
+def test_what_cannot_be_kept_is_refused(spoil, error, place, tmp_path):
+    record = detection()
+    record.detection.add_bboxes([BBox(0, 0, 1, 1), BBox(0, 0, 2, 2)])
+    target = tmp_path/'pages.json'
+    save(one(record), target)
+    whole = target.read_bytes()
+    spoil(record)
+    with pytest.raises(error) as e: save(one(record), target)
+    assert e.value.path.startswith(place)
+    assert target.read_bytes() == whole and [p.name for p in tmp_path.iterdir()] == ['pages.json']
+
+
+# ---------------------------------------------------------------- hostile or broken bytes
+
+@pytest.fixture
+def encoded(pages): return dumps(pages)
+
+
+def test_any_changed_byte_is_noticed(encoded):
+    rng = np.random.default_rng(0)
+    for i in rng.integers(0, len(encoded), 400):
+        changed = bytearray(encoded)
+        changed[i] ^= 1 << int(rng.integers(8))
+        try: again = loads(bytes(changed))
+        except DecodeError: continue
+        assert dumps(again) == encoded
+
+
+def test_any_truncation_is_noticed(encoded):
+    for cut in np.random.default_rng(1).integers(0, len(encoded) - 1, 100):
+        with pytest.raises(DecodeError): loads(encoded[:cut])
+
+
+@pytest.mark.parametrize('change, error', [
+    (lambda d: d.update(version='2.0'), VersionError),
+    (lambda d: d.update(version='1.9', palette='grey'), VersionError),
+    (lambda d: d.update(format='other'), DecodeError),
+    (lambda d: d.update(palette='grey'), DecodeError),
+    (lambda d: d['records'][0]['detection'].update(colours=[]), DecodeError),
+    (lambda d: d['records'][1].update(layout=1), DecodeError),
+    (lambda d: d['records'][0]['detection'].update(class_map=7), DecodeError),
+    (lambda d: d['records'][0]['detection']['label_ids'].__setitem__(0, 99), DecodeError),
+    (lambda d: d['records'][0].update(attrs={'__class__': 1}), DecodeError),
+    (lambda d: d['records'][0].update(attrs={'load': 1}), DecodeError),
+    (lambda d: d['records'][0].update(attrs={'x': {'$os.system': 'true'}}), DecodeError),
+    (lambda d: d['records'][0]['common'].update(record_id={'$set': [1]}), DecodeError),
+    (lambda d: d['records'][0]['detection'].update(extras={'BBoxes': {'composite': 1}}), DecodeError),
+    (lambda d: d['records'][0]['detection'].update(extras={'Nothing': {}}), DecodeError),
+    (lambda d: d['layouts'][0]['tasks'][0]['components'].append('os.system'), DecodeError),
+    (lambda d: d['layouts'][0]['tasks'][1].update(name='common'), DecodeError),
+    (lambda d: d.update(index={'order': [0, 99]}), DecodeError),
+    (lambda d: d.update(template={'common': 3}), DecodeError),
+], ids=lambda x: getattr(x, '__name__', ''))
+def test_bad_documents_are_refused(encoded, change, error):
+    document = json.loads(encoded)
+    del document['crc32']
+    assert loads(json.dumps(document))  # the change is what is wrong, not the missing checksum
+    change(document)
+    with pytest.raises((error, EncodeError)): loads(json.dumps(document))
+
+
+def test_five_mistakes_are_one_error(encoded):
+    document = json.loads(encoded)
+    del document['crc32']
+    a, b = document['records'][:2]
+    a['detection']['bboxes'][0].append(1)
+    a['detection']['areas'] = ['1']
+    a['common']['size'] = [1]
+    b['detection']['label_ids'] = None
+    b['surprise'] = 1
+    with pytest.raises(DecodeError) as e: loads(json.dumps(document))
+    assert [p.path for p in e.value.problems] == ['$.records[0].common.size', '$.records[0].detection.bboxes[0]', '$.records[0].detection.areas[0]',
+                                                  '$.records[1].surprise', '$.records[1].detection.label_ids'] or len(e.value.problems) == 5, e.value
+
+
+def test_nesting_bombs_are_refused():
+    for bomb in (b'[' * 100_000, b'{"format":' * 50_000, b'{"format":"redaction-serde","version":"1.0","records":' + b'[' * 100_000):
+        with pytest.raises(DecodeError): loads(bomb)
+
+
+def test_limits(encoded):
+    n = json.loads(encoded)['records'].__len__()
+    assert loads(encoded, limits=Limits(records=n, bytes=len(encoded)))
+    with pytest.raises(LimitError): loads(encoded, limits=Limits(records=n - 1))
+    with pytest.raises(LimitError): loads(encoded, limits=Limits(bytes=len(encoded) - 1))
+
+
+def test_paths_stay_inside_the_root(pages, tmp_path):
+    root = Path(pages[0].filepath).parent
+    encoded = dumps(pages, root=root)
+    assert str(root).encode() not in encoded
+    assert loads(encoded, root=tmp_path)[0].filepath == tmp_path/Path(pages[0].filepath).name
+    for bad in ('/etc/passwd', '../../etc/passwd', 'a/../../b', 'C:/x', '..\\x'):
+        hostile = encoded.replace(Path(pages[0].filepath).name.encode(), bad.replace('\\', '\\\\').encode())
+        with pytest.raises(DecodeError): loads(hostile, root=tmp_path, verify=False)
+
+
+def test_embedded_images_travel_along(pages, tmp_path):
+    encoded = dumps(pages, images='embed')
+    again = loads(encoded, images_dir=tmp_path)
+    assert [r.filepath.read_bytes() for r in again] == [r.filepath.read_bytes() for r in pages]
+    assert all(r.filepath.parent == tmp_path for r in again)
+    with pytest.raises(DecodeError): loads(encoded.replace(b'"sha256":"', b'"sha256":"0', 1), verify=False)
+
+
+def test_load_and_save(pages, tmp_path):
+    save(pages, tmp_path/'pages.json')
+    assert compare(pages, load(tmp_path/'pages.json'))
+    with pytest.raises(FileNotFoundError): save(pages, tmp_path/'missing'/'pages.json')
+    with pytest.raises(FileNotFoundError): load(tmp_path/'none.json')
+
+
+def test_loaded_collections_make_records_and_can_be_copied(pages):
+    again = loads(dumps(pages))
+    record = again.get_by_record_id('new')
+    record.detection.add_bboxes([BBox(0, 0, 1, 1)])
+    assert again.get_by_record_id('other').detection.bboxes == []
+    assert compare(deepcopy(again), again)
+    assert len(loads(dumps(pages)).autofix()) == len(pages)

@@ -1,0 +1,42 @@
+"""README.md from nbs/index.ipynb, with nbdev's own processors and nbconvert; no Quarto.
+
+    python tools/readme.py           writes README.md
+    python tools/readme.py --check   exits with 1, and a diff, if it is out of step
+"""
+import difflib
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def readme():
+    """The text that README.md should have."""
+    from execnb.nbio import dict2nb, read_nb
+    from nbconvert import MarkdownExporter
+    import nbformat
+    from nbdev.process import NBProcessor
+    from nbdev.processors import filter_stream_, hide_, hide_line, populate_language, rm_export, rm_header_dash, strip_ansi
+    path = ROOT/'nbs'/'index.ipynb'
+    processor = NBProcessor(path, procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash, rm_export, hide_], rm_directives=True)
+    processor.process()
+    cells = [nbformat.v4.new_markdown_cell(c.source) if c.cell_type == 'markdown' else
+             nbformat.v4.new_code_cell(c.source, outputs=[nbformat.from_dict(o) for o in c.outputs]) for c in processor.nb.cells]
+    text, resources = MarkdownExporter().from_notebook_node(nbformat.v4.new_notebook(cells=cells))
+    if resources.get('outputs'): raise SystemExit('index.ipynb has an output that is a file; show pictures from nbs/images/ with Markdown instead')
+    text = re.sub(r'(\]\(|src=")(?!https?:|#|mailto:|/)', r'\1nbs/', text)  # relative links start at nbs/
+    text = re.sub(r'\(nbs/\.\./', '(', text)
+    return '<!-- made from nbs/index.ipynb by `make readme`; edit that -->\n\n' + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+
+
+def main():
+    target, wanted = ROOT/'README.md', readme()
+    if '--check' not in sys.argv: return target.write_text(wanted, encoding='utf-8')
+    found = target.read_text(encoding='utf-8')
+    if found != wanted:
+        sys.exit('README.md is out of step with nbs/index.ipynb; run `make readme`\n' + ''.join(
+            difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), 'README.md', 'as it should be')))
+
+
+if __name__ == '__main__': main()

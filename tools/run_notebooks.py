@@ -1,0 +1,60 @@
+"""Run notebooks in real Jupyter kernels, each with a store and a temporary folder of its own.
+
+    python tools/run_notebooks.py [--store] [NAME ...]
+
+Without names: all of nbs/. With --store the outputs are kept in the notebooks, which are then cleaned as `nbdev_clean` does.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_notebook(path, timeout=600):
+    """Execute one notebook as a person would in JupyterLab and return it with its outputs. Raises CellExecutionError."""
+    import nbformat
+    from nbclient import NotebookClient
+    nb = nbformat.read(path, as_version=4)
+    skipped = [c for c in nb.cells if c.cell_type == 'code' and (
+        'nbdev_export()' in c.source or any(line.replace(' ', '') == '#|eval:false' for line in c.source.splitlines()))]
+    sources = [c.source for c in skipped]
+    with tempfile.TemporaryDirectory(prefix='notebook-') as folder:
+        env = {**os.environ, 'TMPDIR': folder, 'ZENML_CONFIG_PATH': f'{folder}/zenml', 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1'),
+               'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', 'PYTHONWARNINGS': 'ignore'}
+        for cell in skipped: cell.source = ''  # exporting is not the reader's business, and notebooks run side by side
+        client = NotebookClient(nb, timeout=timeout, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}})
+        client.execute(env=env)
+    for cell, source in zip(skipped, sources): cell.source = source
+    return nb
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--store', action='store_true', help='keep the outputs in the notebooks')
+    parser.add_argument('names', nargs='*', help='notebooks, by file name or stem')
+    args = parser.parse_args()
+    names = [Path(n).stem for n in args.names]
+    paths = [p for p in sorted((ROOT/'nbs').glob('*.ipynb')) if not names or p.stem in names]
+    failed = []
+    for path in paths:
+        print(f'{path.stem} … ', end='', flush=True)
+        start = time.perf_counter()
+        try: nb = run_notebook(path)
+        except Exception as e:
+            failed.append(path.stem)
+            print(f'failed\n{e}')
+            continue
+        print(f'{time.perf_counter() - start:.0f} s')
+        if args.store:
+            import nbformat
+            nbformat.write(nb, path)
+            subprocess.run([str(Path(sys.executable).parent/'nbdev_clean'), '--fname', str(path)], check=True, cwd=ROOT)
+    if failed: sys.exit(f'failed: {", ".join(failed)}')
+
+
+if __name__ == '__main__': main()
