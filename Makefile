@@ -47,6 +47,7 @@ lab: $(READY) ## JupyterLab on the notebooks
 
 prepare: $(READY) ## after editing notebooks: export, run and store outputs, clean, README
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
+	@$(BIN)/python tools/readme.py --picture
 	@$(BIN)/python tools/run_notebooks.py --store
 	@$(BIN)/python tools/readme.py
 

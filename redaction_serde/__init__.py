@@ -11,7 +11,7 @@ are icevision and torch imported.
 __version__ = "0.1.0"
 
 _HOMES = {
-    'records': ('dumps', 'loads', 'save', 'load', 'to_document', 'from_document', 'register_component'),
+    'records': ('dumps', 'loads', 'save', 'load', 'to_document', 'from_document', 'parse_coco', 'register_component'),
     'fidelity': ('compare', 'round_trip'),
     'schema': ('SerdeError', 'EncodeError', 'DecodeError', 'LimitError', 'VersionError', 'UnknownComponentError', 'Limits'),
     'compat': ('prepare_icevision', 'prepare_zenml'),

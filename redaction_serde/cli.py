@@ -51,12 +51,13 @@ def check_coco(
     if not path.is_file(): raise UsageError(f'no annotation file at {path}')
     if not folder.is_dir(): raise UsageError(f'no image folder at {folder}')
     data = path.read_bytes()
-    try: coco = msgspec.json.decode(data, type=Coco)
-    except msgspec.ValidationError:
+    try:
         found = find_problems(msgspec.json.decode(data), Coco)
-        more = f' (and {len(found) - 3} more)' if len(found) > 3 else ''
-        raise UsageError(f'{path} is not a COCO annotation file: ' + '; '.join(map(str, found[:3])) + more) from None
+        if not found: coco = msgspec.json.decode(data, type=Coco)
     except NOT_JSON as e: raise UsageError(f'{path} is not whole JSON: {e}') from None
+    if found:
+        more = f' (and {len(found) - 3} more)' if len(found) > 3 else ''
+        raise UsageError(f'{path} is not a COCO annotation file: ' + '; '.join(map(str, found[:3])) + more)
     _check_references(coco, path, folder)
     return coco
 
@@ -69,6 +70,13 @@ def _check_references(coco, path, folder):
     missing = [i.file_name for i in coco.images if i.id in used and not (folder/i.file_name).is_file()]
     if missing: raise UsageError(f'{len(missing)} of {len(coco.images)} images are not in {folder}: {", ".join(missing[:3])}' + (' …' if len(missing) > 3 else ''))
     if not used: raise UsageError(f'{path} has no annotations')
+    _check_images([folder/i.file_name for i in coco.images if i.id in used])
+
+def _check_images(paths):
+    from PIL import Image
+    for path in paths:
+        try: Image.open(path).close()
+        except OSError: raise UsageError(f'{path} is not an image that can be read') from None
 
 def check_out(out) -> Path:
     "Make the output folder and see that it can be written. Raises `UsageError` if not."
@@ -122,7 +130,8 @@ def demo(args) -> int:
 def run_pipeline(annotations, images, store) -> dict:
     "Run the pipeline of the demo; the id of its artifact, and whether its own comparison was content."
     from redaction_serde.pipelines import collection_pipeline
-    run = collection_pipeline(str(annotations), str(images))
+    try: run = collection_pipeline(str(annotations), str(images))
+    except Exception as e: raise UsageError(f'the ZenML pipeline failed: {e}') from e
     output = run.steps['load_annotations'].outputs['redacted_pages'][0]
     verdict = run.steps['verify_collection'].outputs['verdict'][0].load()
     return dict(id=str(output.id), store=str(store), in_pipeline=verdict['identical'])
@@ -140,8 +149,8 @@ def verify_artifact(args) -> int:
     prepare_icevision()
     prepare_zenml(artifact['store'])
     from zenml.client import Client
-    from redaction_serde import fidelity, pipelines
-    before = pipelines.parse_coco(args.annotations, args.images)
+    from redaction_serde import fidelity, records
+    before = records.parse_coco(args.annotations, args.images)
     after = Client().get_artifact_version(artifact['id']).load()
     report = fidelity.compare(before, after)
     try: article = fidelity.compare(before, fidelity.article_loads(fidelity.article_dumps(before)))

@@ -27,7 +27,7 @@ from .schema import Problem, scalar
 from icevision.core import BaseRecord, BBox, ClassMap, KeypointsMetadata
 from icevision.core.components import Composite
 from icevision.core.record import autofix_records
-from icevision.data import Prediction, RecordCollection, SingleSplitSplitter
+from icevision.data import RecordCollection
 from icevision.parsers import Parser
 from icevision.utils import ImgSize
 

@@ -42,5 +42,5 @@ def pages_file(tmp_path_factory):
 @pytest.fixture
 def pages(pages_file):
     """A fresh collection of four synthetic pages, parsed by icevision."""
-    from redaction_serde.pipelines import parse_coco
+    from redaction_serde.records import parse_coco
     return parse_coco(str(pages_file), str(pages_file.parent/'images'))

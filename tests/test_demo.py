@@ -45,7 +45,7 @@ def test_demo_notices_one_float_step(pages_file, tmp_path, monkeypatch, capsys):
 
     def meddle(artifact, *rest):
         coco = json.loads(annotations.read_text())
-        coco['annotations'][5]['bbox'][2] = math.nextafter(coco['annotations'][5]['bbox'][2], math.inf)
+        coco['annotations'][5]['bbox'][0] = math.nextafter(coco['annotations'][5]['bbox'][0], math.inf)
         annotations.write_text(json.dumps(coco))
         real(artifact, *rest)
 

@@ -143,7 +143,7 @@ def test_real_voc(real_data):
 
 
 def test_the_same_bytes_in_every_process(pages, pages_file):
-    code = ('import sys, hashlib; from redaction_serde.pipelines import parse_coco; from redaction_serde.records import dumps; '
+    code = ('import sys, hashlib; from redaction_serde.records import parse_coco; from redaction_serde.records import dumps; '
             'c = parse_coco(*sys.argv[1:3]); print(hashlib.sha256(dumps(c)).hexdigest())')
     import hashlib
     mine = hashlib.sha256(dumps(pages)).hexdigest()

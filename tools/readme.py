@@ -2,6 +2,7 @@
 
     python tools/readme.py           writes README.md
     python tools/readme.py --check   exits with 1, and a diff, if it is out of step
+    python tools/readme.py --picture makes nbs/images/visual-check.png anew
 """
 import difflib
 import re
@@ -30,7 +31,27 @@ def readme():
     return '<!-- made from nbs/index.ipynb by `make readme`; edit that -->\n\n' + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 
+def picture():
+    """Three pages before and after a round trip: the picture of the front page, under 150 kB."""
+    import io
+    import tempfile
+    from PIL import Image
+    from redaction_serde.documents import make_documents
+    from redaction_serde.records import parse_coco
+    from redaction_serde.records import dumps, loads
+    from redaction_serde.visual import png, visual_check
+    with tempfile.TemporaryDirectory() as folder:
+        annotations = make_documents(folder, n_pages=10, seed=0)
+        pages = parse_coco(str(annotations), str(annotations.parent/'images'))
+        image = Image.open(io.BytesIO(png(visual_check(pages, loads(dumps(pages)), n=3), dpi=105)))
+    target = ROOT/'nbs'/'images'/'visual-check.png'
+    target.parent.mkdir(exist_ok=True)
+    image.convert('RGB').quantize(40).save(target, optimize=True)
+    print(f'{target.relative_to(ROOT)}: {target.stat().st_size} bytes')
+
+
 def main():
+    if '--picture' in sys.argv: return picture()
     target, wanted = ROOT/'README.md', readme()
     if '--check' not in sys.argv: return target.write_text(wanted, encoding='utf-8')
     found = target.read_text(encoding='utf-8')

@@ -27,7 +27,7 @@ def run_notebook(path, timeout=600):
         env = {**os.environ, 'TMPDIR': folder, 'ZENML_CONFIG_PATH': f'{folder}/zenml', 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1'),
                'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', 'PYTHONWARNINGS': 'ignore'}
         for cell in skipped: cell.source = ''  # exporting is not the reader's business, and notebooks run side by side
-        client = NotebookClient(nb, timeout=timeout, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}})
+        client = NotebookClient(nb, timeout=timeout, kernel_name='python3', extra_arguments=['--log-level=ERROR'], resources={'metadata': {'path': str(path.parent)}})
         client.execute(env=env)
     for cell, source in zip(skipped, sources): cell.source = source
     return nb
