@@ -5,7 +5,7 @@ IMAGES      ?=
 PAGES       ?= 10
 SEED        ?= 0
 OUT         ?= out/demo
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 BIN   := .venv/bin
 READY := .venv/.ready
