@@ -14,17 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def readme():
     """The text that README.md should have."""
-    from execnb.nbio import dict2nb, read_nb
     from nbconvert import MarkdownExporter
-    import nbformat
+    import nbformat.v4.rwbase
     from nbdev.process import NBProcessor
     from nbdev.processors import filter_stream_, hide_, hide_line, populate_language, rm_export, rm_header_dash, strip_ansi
     path = ROOT/'nbs'/'index.ipynb'
     processor = NBProcessor(path, procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash, rm_export, hide_], rm_directives=True)
     processor.process()
     cells = [nbformat.v4.new_markdown_cell(c.source) if c.cell_type == 'markdown' else
-             nbformat.v4.new_code_cell(c.source, outputs=[nbformat.from_dict(o) for o in c.outputs]) for c in processor.nb.cells]
-    text, resources = MarkdownExporter().from_notebook_node(nbformat.v4.new_notebook(cells=cells))
+             nbformat.v4.new_code_cell(c.source, outputs=[nbformat.from_dict(o) for o in c.outputs],
+                                       metadata={'transient': {'remove_source': 'false' in c.directives_.get('echo:', [])}}) for c in processor.nb.cells]
+    text, resources = MarkdownExporter().from_notebook_node(nbformat.v4.rwbase.rejoin_lines(nbformat.v4.new_notebook(cells=cells, metadata={'language_info': {'name': 'python'}})))
     if resources.get('outputs'): raise SystemExit('index.ipynb has an output that is a file; show pictures from nbs/images/ with Markdown instead')
     text = re.sub(r'(\]\(|src=")(?!https?:|#|mailto:|/)', r'\1nbs/', text)  # relative links start at nbs/
     text = re.sub(r'\(nbs/\.\./', '(', text)
