@@ -205,14 +205,14 @@ def demo_html(verdict, check, sheet) -> str:
     good = ours['identical'] and verdict['in_pipeline']
     line = f"{ours['boxes_identical']} of {ours['boxes']} boxes identical in {ours['records']} records" + ('' if good else f", {len(ours['differences'])} differences")
     parts = ['<h1>Did the boxes survive?</h1>', f'<p class="verdict {"good" if good else "bad"}">{"✓" if good else "✗"} {escape(line)}</p>', _ABOUT,
-             html_table(HEAD, _rows(verdict), numbers=(1, 2, 3, 4))]
+             html_table(HEAD, _rows(verdict), numbers=(1, 2, 3, 4)),
+             '<h2>Before and after</h2>', picture_html(check, f'Pages with their boxes before and after storage, laid over each other: {line}.'),
+             '<h2>The collection that came back</h2>', picture_html(sheet, 'Thumbnails of the pages that were loaded, with their boxes coloured by class.')]
     for title, key in (('What differs', 'ours'), ("What the article's way changes", 'article')):
-        found = [] if isinstance(verdict[key], str) else verdict[key]['differences']
+        found = [] if isinstance(verdict[key], str) else sorted(verdict[key]['differences'], key=lambda d: -(d['px'] or 0))
         if found: parts += [f'<h2>{escape(title)}</h2>', html_table(('kind', 'place', 'before', 'after', 'px'), [
             (d['kind'], d['path'], d['before'], d['after'], '' if d['px'] is None else f"{d['px']:.3g}") for d in found[:10]], numbers=(4,))]
         if len(found) > 10: parts.append(f'<p>… and {len(found) - 10} more in <code>report.json</code>.</p>')
-    parts += ['<h2>Before and after</h2>', picture_html(check, f'Pages with their boxes before and after storage, laid over each other: {line}.'),
-              '<h2>The collection that came back</h2>', picture_html(sheet, 'Thumbnails of the pages that were loaded, with their boxes coloured by class.')]
     return html_page('Did the boxes survive?', '\n'.join(parts))
 
 # %% ../nbs/91_cli.ipynb #8c375873

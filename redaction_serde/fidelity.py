@@ -15,15 +15,15 @@ from pathlib import Path, PurePath
 from typing import Any, Union
 
 import msgspec
+
+from .records import *
+from .schema import scalar
+
+# %% ../nbs/10_fidelity.ipynb #fa426806
 import numpy as np
 import PIL.Image
 import torch
 from fastcore.basics import patch
-
-from .records import *
-from .schema import Problem, scalar
-
-# %% ../nbs/10_fidelity.ipynb #1c2e4cf5
 from icevision.core import BaseRecord, BBox, ClassMap, KeypointsMetadata
 from icevision.core.components import Composite
 from icevision.core.record import autofix_records

@@ -251,7 +251,8 @@ h1 { font-size: 1.6rem; margin: 0 0 .25rem } h2 { font-size: 1.15rem; margin: 2.
 .good { color: var(--good) } .bad { color: var(--bad) }
 img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 4px }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top } td.n, th.n { text-align: right }
+th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+th { white-space: nowrap } td { overflow-wrap: anywhere; min-width: 8.5rem } td.n, th.n { text-align: right; min-width: 0 }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere }
 '''
 
