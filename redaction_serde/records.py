@@ -8,11 +8,11 @@ __all__ = ['CODECS', 'parse_coco', 'Writer', 'numbers', 'fits', 'attribute_count
            'ClassificationLabelsCodec', 'ClassMapCodec', 'SizeCodec', 'pack_path', 'restore_path', 'FileCodec',
            'ImageCodec', 'MasksCodec', 'keypoints_spec', 'metadata_class', 'KeyPointsCodec', 'CustomCodec',
            'register_component', 'settable', 'to_document', 'gc_paused', 'Reader', 'set_attrs', 'RecordTemplate',
-           'from_document', 'dumps', 'loads', 'save', 'load', 'detection_record_collection_to_json',
-           'detection_json_str_to_record_collection', 'COCOMaterializerParser']
+           'from_document', 'dumps', 'loads', 'save', 'load', 'write_records', 'iter_records',
+           'detection_record_collection_to_json', 'detection_json_str_to_record_collection', 'COCOMaterializerParser']
 
-# %% ../nbs/08_records.ipynb #afc83373
-import gc, hashlib
+# %% ../nbs/08_records.ipynb #cc353d82
+import gc, gzip, hashlib
 from collections import OrderedDict
 from contextlib import contextmanager
 from itertools import chain, groupby, islice
@@ -71,7 +71,7 @@ class Writer:
     ):
         self.root, self.images = root and Path(root), images
         self.header, self.problems = Header(class_maps=[], keypoints=[], layouts=[]), []
-        self.names, self.plans, self.task_plans, self.plans_by_class, self.unknown, self._seen_maps, self._seen_metadata, self._kept = [], {}, {}, {}, [], {}, {}, []
+        self.names, self.plans, self.task_plans, self.plans_by_class, self.unknown, self._seen_maps, self._map_ids, self._seen_metadata, self._kept = [], {}, {}, {}, [], {}, {}, {}, []
         self.at, self.task, self.extras, self.optional, self.ids, self.record_id = '$', '', {}, 0, [], None
 
     def problem(self, place, message, cls=None):
@@ -140,12 +140,12 @@ def restore_class_map(data:ClassMapData):
                            else {from_value(name): i for name, i in data.ids})
     return class_map
 
-# %% ../nbs/08_records.ipynb #5f8fd2b5
+# %% ../nbs/08_records.ipynb #d8ba5f3e
 @patch
 def class_map(self:Writer, class_map):
     "Position of a class map in the header; it is added if it is new."
     if class_map is None: return None
-    k = self._seen_maps.get(id(class_map))
+    k = self._map_ids.get(id(class_map))
     if k is not None: return k
     if not isinstance(class_map, ClassMap):
         self.problem('class_map', f'expected a ClassMap or None, found {type(class_map).__name__}')
@@ -157,7 +157,8 @@ def class_map(self:Writer, class_map):
         self.header.class_maps.append(data)
         self.names.append(list(class_map._id2class))
     self._kept.append(class_map)  # alive until the end, so that its id stays its own
-    return self._seen_maps.setdefault(id(class_map), self._seen_maps[key])
+    k = self._map_ids[id(class_map)] = self._seen_maps[key]
+    return k
 
 # %% ../nbs/08_records.ipynb #7144702c
 CODECS = {}  # component class -> its codec
@@ -722,9 +723,15 @@ class Reader:
         images_dir=None, # folder to write embedded images to
     ):
         self.header, self.root, self.images_dir = header, root and Path(root), images_dir and Path(images_dir)
-        self._maps = [(m, m._id2class) for m in map(restore_class_map, header.class_maps)]
-        self._metadata = [metadata_class(spec, keypoints) for spec in header.keypoints]
-        self.plans = [self._plan(layout, k) for k, layout in enumerate(header.layouts)]
+        self._maps, self._metadata, self.plans, self._known = [], [], [], keypoints
+        self.grow()
+
+    def grow(self):
+        "Take up what the header has; again, if it has gained something while records were read."
+        h = self.header
+        self._maps += [(m, m._id2class) for m in map(restore_class_map, h.class_maps[len(self._maps):])]
+        self._metadata += [metadata_class(spec, self._known) for spec in h.keypoints[len(self._metadata):]]
+        self.plans += [self._plan(layout, k) for k, layout in enumerate(h.layouts) if k >= len(self.plans)]
 
     def class_map(self, k):
         "A class map and its names, by position."
@@ -824,6 +831,7 @@ def build_all(self:Reader, batches):
     "Build batches of structs; all problems of all records in one error."
     built, problems, done = [], [], 0
     for rows in batches:
+        self.grow()
         for _, run in groupby(rows, key=attrgetter('layout_index')):
             run = list(run)
             try: built += self.build(run)
@@ -897,10 +905,10 @@ def _predictions(header, records):
         predictions[-1].ground_truth = None if truth is None else records[truth]  # set, not passed: the constructor would overwrite the prediction's size
     return predictions
 
-# %% ../nbs/08_records.ipynb #d2e2e497
+# %% ../nbs/08_records.ipynb #f4f0f4ef
 def dumps(
     collection,           # a `RecordCollection`, or a list of `Prediction`s
-    format:str='json',    # name of the format
+    format:str='json',    # one of `FORMATS`
     root=None,            # folder that stored paths are relative to
     images='reference',   # 'reference' or 'embed'
 ) -> bytes:               # the same bytes for the same collection, in every process
@@ -914,9 +922,10 @@ def loads(
     images_dir=None,         # existing folder to write embedded images to
     limits:Limits=Limits(),  # what to accept
     verify:bool=True,        # refuse bytes whose checksum does not match
+    recover:bool=False,      # give every whole record of damaged JSON Lines, with a `RecoveryWarning`
 ):                           # a `RecordCollection`, or a list of `Prediction`s
     "The collection in some bytes. Raises `DecodeError` (a `ValueError`) with every problem; runs no code from the data."
-    header, batches = read(data, limits, verify)
+    header, batches = read(data, limits, verify, recover)
     return _restore(header, batches, root, keypoints, images_dir)
 
 # %% ../nbs/08_records.ipynb #19cb23c7
@@ -937,9 +946,64 @@ def load(
     images_dir=None,         # existing folder to write embedded images to
     limits:Limits=Limits(),  # what to accept
     verify:bool=True,        # refuse bytes whose checksum does not match
+    recover:bool=False,      # give every whole record of damaged JSON Lines, with a `RecoveryWarning`
 ):                           # a `RecordCollection`, or a list of `Prediction`s
     "Read a collection from a file. Raises `DecodeError` with every problem, or OSError."
-    return loads(read_file(path, limits), root, keypoints, images_dir, limits, verify)
+    return loads(read_file(path, limits), root, keypoints, images_dir, limits, verify, recover)
+
+# %% ../nbs/08_records.ipynb #6489194a
+def write_records(
+    path,                 # a `.jsonl` or `.jsonl.gz` file to write
+    records,              # any iterable of icevision records
+    root=None,            # folder that stored paths are relative to
+    images='reference',   # 'reference' or 'embed'
+    progress=None,        # called with the number of records written so far, after each thousand and at the end
+) -> int:                 # records written
+    "Write records as they come, as a whole file or not at all. Raises `EncodeError` at the first that cannot be kept."
+    if not format_of(path).startswith('jsonl'): raise EncodeError('records are streamed as JSON Lines; give the file the suffix .jsonl or .jsonl.gz', str(path))
+    w = Writer(root, images)
+    with replacing(path) as f, _maybe_zipped(f, path) as out:
+        lines = LinesWriter(out, w.header)
+        for i, record in enumerate(records):
+            packed = w.pack_record(record, f'$.records[{i}]')
+            if w.unknown: raise UnknownComponentError(w.unknown)
+            if w.problems: raise EncodeError(w.problems)
+            lines.record(packed)
+            if lines.count % 1000 == 0: w.forget()
+            if progress and lines.count % 1000 == 0: progress(lines.count)
+        lines.end()
+    if progress: progress(lines.count)
+    return lines.count
+
+@contextmanager
+def _maybe_zipped(f, path):
+    if not str(path).lower().endswith('.gz'): yield f
+    else:
+        with gzip.GzipFile('', 'wb', 6, f, mtime=0) as zipped: yield zipped
+
+@patch
+def forget(self:Writer):
+    "Let go of objects that were kept only to recognise them again."
+    self.ids.clear(), self._kept.clear(), self._map_ids.clear()
+
+# %% ../nbs/08_records.ipynb #3c4f5c17
+def iter_records(
+    path,                    # file to read; only JSON Lines are read without holding the whole file
+    root=None,               # folder that stored paths come back under
+    keypoints=(),            # `KeypointsMetadata` classes to use where they are equal to the stored data
+    images_dir=None,         # existing folder to write embedded images to
+    limits:Limits=Limits(),  # what to accept
+    verify:bool=True,        # refuse a file whose checksum does not match; it is known at the end
+    recover:bool=False,      # give every whole record of a damaged file, with a `RecoveryWarning`
+):                           # an iterator of icevision records
+    "Read one record after the other. Raises `DecodeError` where the file stops being whole and valid, after the records before."
+    if not format_of(path).startswith('jsonl'):
+        yield from load(path, root, keypoints, images_dir, limits, verify)._records._list
+        return
+    with (gzip.open if str(path).lower().endswith('.gz') else open)(path, 'rb') as f:
+        header, batches = read_jsonl(f, limits, verify, recover)
+        reader = Reader(header, root, keypoints, images_dir)
+        for rows in batches: yield from reader.build_all([rows])  # with the collector on: these records soon are garbage
 
 # %% ../nbs/08_records.ipynb #af9ba7ee
 def detection_record_collection_to_json(

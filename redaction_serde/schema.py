@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOT_JSON', 'MAX_DEPTH', 'INT_RANGE', 'ARRAY_KINDS', 'READABLE_ITEMS', 'MAX_ARRAY_BYTES', 'Number', 'XYXY', 'REQUIRED',
-           'Mask', 'COMPONENTS', 'FORMAT', 'VERSION', 'Problem', 'SerdeError', 'EncodeError', 'UnknownComponentError',
-           'DecodeError', 'VersionError', 'LimitError', 'Tag', 'register_tag', 'scalar', 'to_value', 'from_value',
-           'ArrayData', 'pack_array', 'unpack_array', 'register_numpy', 'Field', 'PolygonMask', 'RLEMask',
+           'Mask', 'COMPONENTS', 'FORMAT', 'VERSION', 'Problem', 'SerdeError', 'EncodeError', 'DecodeError',
+           'UnknownComponentError', 'VersionError', 'LimitError', 'Tag', 'register_tag', 'scalar', 'to_value',
+           'from_value', 'ArrayData', 'pack_array', 'unpack_array', 'register_numpy', 'Field', 'PolygonMask', 'RLEMask',
            'EncodedMask', 'ArrayMask', 'FileMask', 'VocFileMask', 'SemanticFileMask', 'KeypointsData', 'ImageData',
            'TaskSpec', 'Layout', 'component_order', 'task_keys', 'task_key', 'task_type', 'record_type', 'ClassMapData',
            'KeypointsSpec', 'Index', 'Header', 'Document', 'Limits', 'find_problems']
@@ -47,13 +47,13 @@ class SerdeError(ValueError):
         if len(self.problems) > self.shown: lines.append(f'  … and {len(self.problems) - self.shown} more')
         return '\n'.join(lines)
 
-# %% ../nbs/07_schema.ipynb #4db60726
+# %% ../nbs/07_schema.ipynb #91641c20
 class EncodeError(SerdeError):
     "The collection holds something that cannot be stored as it is."
-class UnknownComponentError(EncodeError):
-    "A record holds a component class that nobody has registered."
 class DecodeError(SerdeError):
     "The bytes are not a whole, valid document."
+class UnknownComponentError(EncodeError, DecodeError):
+    "A record or a document holds a component that nobody has registered."
 class VersionError(DecodeError):
     "The document comes from a version that this library cannot read."
 class LimitError(DecodeError):
@@ -341,8 +341,8 @@ def task_keys(
         taken.update(key for _, key in keys[-1])
     return keys
 
-# %% ../nbs/07_schema.ipynb #a6884dcb
-_RESERVED = {'layout', 'is_new', 'attrs'}
+# %% ../nbs/07_schema.ipynb #a7a7e958
+_RESERVED = {'layout', 'is_new', 'attrs', 'define', 'end'}
 
 def task_key(name:str) -> str:
     "The key of a task in a record."
@@ -429,6 +429,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     bytes: int = 4 << 30        # of a document, uncompressed
     records: int = 10_000_000   # in a document
     layouts: int = 1000         # different shapes of record in a document
+    line: int = 256 << 20       # bytes of one record in JSON Lines
     problems: int = 1000        # collected before giving up
 
 # %% ../nbs/07_schema.ipynb #1124cbdf
