@@ -232,7 +232,13 @@ class BBoxesCodec(Codec):
             elif type(v) is int and v not in INT_RANGE: w.problem(f'bboxes[{i}][{j}]', f'the integer {v:.3g} does not fit in 64 bits')
         return plain
     def restore(self, components, rows, r):
-        for c, boxes in zip(components, rows): c.bboxes = [BBox(*box) for box in boxes]
+        new = BBox.__new__
+        for c, rows_ in zip(components, rows):
+            c.bboxes = boxes = []
+            for xmin, ymin, xmax, ymax in rows_:  # what the constructor does, without the call
+                box = new(BBox)
+                box.xmin, box.ymin, box.xmax, box.ymax = xmin, ymin, xmax, ymax
+                boxes.append(box)
 
 # %% ../nbs/08_records.ipynb #a1c6d95a
 class LabelsCodec(Codec):
@@ -337,7 +343,7 @@ class FileCodec(Codec):
         for c, (path, gray, image, img) in zip(components, rows):
             c.img = None if img is None else from_value(img, 'img')
             c.gray = gray
-            c.filepath = None if path is None else restore_path(path, r)
+            c.filepath = None if path is None else Path(path) if r.root is None else restore_path(path, r)
             if image is not UNSET: c.filepath = r.image(image, c.filepath)
 
 class ImageCodec(Codec):

@@ -149,3 +149,24 @@ def test_inspect_is_light(pages, tmp_path):
     code = f"import sys; from redaction_serde.cli import main; main(['inspect', {str(tmp_path/'a.json')!r}]); print([m for m in ('torch', 'icevision', 'zenml', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip().endswith('[]'), done.stdout + done.stderr
+
+
+def test_convert_goes_round_all_formats(pages, tmp_path, capsys):
+    from redaction_serde.formats import FORMATS
+    from redaction_serde.records import save
+    save(pages, tmp_path/'0.json')
+    files = [f'{i}.{format}' for i, format in enumerate(('json', *FORMATS, 'json'))]
+    for a, b in zip(files, files[1:]): assert cli.main(['convert', str(tmp_path/a), str(tmp_path/b)]) == 0
+    assert (tmp_path/files[-1]).read_bytes() == (tmp_path/'0.json').read_bytes()
+    for name in files: assert cli.main(['inspect', str(tmp_path/name)]) == 0
+    assert cli.main(['compare', str(tmp_path/files[2]), str(tmp_path/files[3])]) == 0
+
+
+def test_convert_refuses_what_json_cannot_hold(pages, tmp_path, capsys):
+    from redaction_serde.records import save
+    pages[0].detection.bboxes[0].xmin = math.nan
+    save(pages, tmp_path/'a.msgpack')
+    assert cli.main(['convert', str(tmp_path/'a.msgpack'), str(tmp_path/'b.json')]) == 2
+    assert '$.records[0].detection.bboxes[0][0]' in capsys.readouterr().err
+    assert cli.main(['convert', str(tmp_path/'a.msgpack'), str(tmp_path/'b.pickle')]) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ['a.msgpack']
