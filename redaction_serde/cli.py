@@ -61,6 +61,7 @@ def check_coco(
     _check_references(coco, path, folder)
     return coco
 
+# %% ../nbs/91_cli.ipynb #9328354d
 def _check_references(coco, path, folder):
     ids, categories = {i.id for i in coco.images}, {c.id for c in coco.categories}
     for k, a in enumerate(coco.annotations):
@@ -107,6 +108,7 @@ def _pages(args, out):
     annotations = make_documents(out/'pages', args.pages, args.seed, progress=progress)
     return annotations, annotations.parent/'images'
 
+# %% ../nbs/91_cli.ipynb #5d6d8725
 OUTPUTS = ('visual-check.png', 'contact-sheet.png', 'report.json', 'report.html')
 
 def demo(args) -> int:
@@ -275,6 +277,7 @@ def make_parser():
     p.set_defaults(run=verify_artifact)
     return parser
 
+# %% ../nbs/91_cli.ipynb #7d1b28ea
 def main(argv=None) -> int:
     "The command line; the exit status."
     try:

@@ -395,6 +395,7 @@ def _read_lines(lines, header, limits, verify, recover):
         warnings.warn(f'recovered {count} whole records; what follows is lost: {e}', RecoveryWarning, stacklevel=2)
     if batch: yield batch
 
+# %% ../nbs/09_formats.ipynb #216d9e5d
 def _grow(header, line, limits):
     try: more = msgspec.json.decode(line, type=_Define).define
     except NOT_JSON as e: raise DecodeError(f'not a valid definition: {e}') from None
@@ -497,6 +498,7 @@ def _column_of_numbers(code, data, n, type_):
     if len(data) != n*_CODES[code] or code == 'd': raise ValueError(f'expected {n} whole numbers, found {len(data)} bytes of {code}')
     return msgspec.convert(_from_run(code, data), list[type_])
 
+# %% ../nbs/09_formats.ipynb #26318d27
 def _column_of_lists(code, counts, data, n, type_):
     if type_ != _BOXES and (type_ not in _LISTS or code == 'd' and type_ != _LISTS[0]): raise ValueError(f'a list of numbers of kind {code} does not fit this field')
     width = 4 if type_ == _BOXES else 1
@@ -568,6 +570,7 @@ def read_msgpack(
     if len(header.layouts) > limits.layouts: raise LimitError(f'{len(header.layouts)} layouts are over the limit of {limits.layouts}', '$.layouts')
     return header, _read_blocks(whole.blocks, header, limits)
 
+# %% ../nbs/09_formats.ipynb #aefe4a39
 def _read_blocks(blocks, header, limits):
     count = 0
     for i, raw in enumerate(blocks):
@@ -639,6 +642,7 @@ def read(
     if first != b'[': raise DecodeError('empty: expected a document' if not data else f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}')
     return _read_v0(data, limits)
 
+# %% ../nbs/09_formats.ipynb #faadb489
 def _as_bytes(text):
     try: return text.encode()
     except UnicodeEncodeError as e: raise DecodeError(f'not Unicode text: {e}') from None
@@ -666,6 +670,7 @@ def format_of(path) -> str:
     if not found: raise EncodeError(f'no format for the name {Path(path).name!r}; known suffixes are {", ".join("." + f for f in FORMATS)}', str(path))
     return max(found, key=len)
 
+# %% ../nbs/09_formats.ipynb #f997e0e7
 @contextmanager
 def replacing(
     path,  # the file to replace; its folder must exist

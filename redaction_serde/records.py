@@ -579,6 +579,7 @@ def plan_task(self:Writer, key, members):
     self.task_plans[key] = plan, itemgetter(*places) if len(places) > 1 else lambda members: [members[i] for i in places]
     return self.task_plans[key]
 
+# %% ../nbs/08_records.ipynb #9caf17c7
 @patch
 def pack_task(self:Writer, plan, composite, components):
     "The struct of one task of a record."
@@ -620,6 +621,7 @@ def unusual(self:Writer, plan, composite, components):
             values += [[] if f.default is REQUIRED else f.default for f in COMPONENTS.get(codec.name, [None])]
     return values
 
+# %% ../nbs/08_records.ipynb #9d0e71dc
 @patch
 def own_attrs(self:Writer, thing, skip):
     "Attributes that a user has set on a record or a task."
@@ -777,6 +779,7 @@ def _task(spec):
     known = (tasks.common, tasks.detection, tasks.classification, tasks.segmentation)
     return next((t for t in known if (t.name, t.order) == (spec.name, spec.order)), None) or Task(spec.name, spec.order)
 
+# %% ../nbs/08_records.ipynb #d133a667
 @patch
 def build(self:Reader, rows):
     "Records from structs of one layout, built component by component."
@@ -880,6 +883,7 @@ def from_document(
     "The collection that a document describes. Raises `DecodeError` with every problem. Never opens an image."
     return _restore(document.header, [document.records], root, keypoints, images_dir)
 
+# %% ../nbs/08_records.ipynb #07efbca1
 def _restore(header, batches, root=None, keypoints=(), images_dir=None):
     with gc_paused():
         try: reader = Reader(header, root, keypoints, images_dir)
@@ -1024,6 +1028,7 @@ def detection_json_str_to_record_collection(
     "The article's reader: a collection from JSON text. Raises `DecodeError` with every problem."
     return loads(records)
 
+# %% ../nbs/08_records.ipynb #9e0ec098
 class COCOMaterializerParser(Parser):
     "An icevision parser over records that are decoded already; it gives them back as they are."
     def __init__(self,

@@ -41,10 +41,10 @@ class Picture(Figure):
 
     def _repr_jpeg_(self):
         image = Image.fromarray(pixels(self)).convert('RGB')
-        for quality in (88, 75, 60, 45):  # a notebook should stay small
+        for quality in (85, 70, 55, 40):  # a notebook should stay small
             out = io.BytesIO()
             image.save(out, 'JPEG', quality=quality)
-            if out.tell() < 140_000: break
+            if out.tell() < 80_000: break
         return out.getvalue(), {'alt': self.alt}
 
 def boxes_of(record):
