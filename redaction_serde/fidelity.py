@@ -128,22 +128,22 @@ def lists(self:_Walk, a, b, path):
         else: self(a[i], b[j], f'{path}[{i}]')
 
 @patch
-def dicts(self:_Walk, a, b, path):
+def dicts(self:_Walk, a, b, path, ordered=True):
     keys = [{(type(k), k): v for k, v in d.items()} for d in (a, b)]
     for k in [*keys[0], *(k for k in keys[1] if k not in keys[0])]:
         place = f'{path}.{k[1]}' if k[0] is str else f'{path}[{k[1]!r}]'
         if k not in keys[1]: self.note('missing', place, keys[0][k])
         elif k not in keys[0]: self.note('extra', place, '', keys[1][k])
         else: self(keys[0][k], keys[1][k], place)
-    if keys[0].keys() == keys[1].keys() and list(keys[0]) != list(keys[1]): self.note('order', path, list(a), list(b))
+    if ordered and keys[0].keys() == keys[1].keys() and list(keys[0]) != list(keys[1]): self.note('order', path, list(a), list(b))
 
 @patch
 def sets(self:_Walk, a, b, path):
     if Counter((type(x), x) for x in a) != Counter((type(x), x) for x in b): self.note('changed', path, a, b)
 
-# %% ../nbs/10_fidelity.ipynb #60438a97
+# %% ../nbs/10_fidelity.ipynb #a630ca7c
 @patch
-def objects(self:_Walk, a, b, path): self.dicts(vars(a) if hasattr(a, '__dict__') else {'value': repr(a)}, vars(b) if hasattr(b, '__dict__') else {'value': repr(b)}, path)
+def objects(self:_Walk, a, b, path): self.dicts(vars(a) if hasattr(a, '__dict__') else {'value': repr(a)}, vars(b) if hasattr(b, '__dict__') else {'value': repr(b)}, path, ordered=False)
 
 @patch
 def box(self:_Walk, a, b, path):
@@ -165,20 +165,20 @@ def classes(self:_Walk, a, b, path):
     if not (issubclass(a, KeypointsMetadata) and issubclass(b, KeypointsMetadata)): return self.note('changed', path, a, b)
     for name in ('labels', 'connections'): self(getattr(a, name), getattr(b, name), f'{path}.{name}')
 
-# %% ../nbs/10_fidelity.ipynb #e3fa4320
+# %% ../nbs/10_fidelity.ipynb #0c2b0265
 @patch
 def record(self:_Walk, a, b, path):
-    self.dicts(*({k: v for k, v in vars(r).items() if k not in ('components', 'task_composites')} for r in (a, b)), path)
+    self.dicts(*({k: v for k, v in vars(r).items() if k not in ('components', 'task_composites')} for r in (a, b)), path, ordered=False)
     self.dicts(*({name: r.task_composites[name] for name in sorted(r.task_composites)} for r in (a, b)), path)
 
 @patch
 def task(self:_Walk, a, b, path):
     own = [{k: v for k, v in vars(c).items() if k not in ('_parent', 'components', 'components_cls')} for c in (a, b)]
-    self.dicts(*own, path)
+    self.dicts(*own, path, ordered=False)
     for i, kind in enumerate(sorted({type(c) for c in [*a.components, *b.components]}, key=lambda c: c.__qualname__)):
         members = [[c for c in x.components if type(c) is kind] for x in (a, b)]
         if len(members[0]) != len(members[1]): self.note('missing' if len(members[0]) > len(members[1]) else 'extra', path, f'{len(members[0])} {kind.__name__}', f'{len(members[1])}')
-        for x, y in zip(*members): self.dicts(*({k: v for k, v in vars(c).items() if k != 'composite'} for c in (x, y)), path)
+        for x, y in zip(*members): self.dicts(*({k: v for k, v in vars(c).items() if k != 'composite'} for c in (x, y)), path, ordered=False)
 
 @patch
 def collection(self:_Walk, a, b, path):
@@ -192,7 +192,7 @@ def collection(self:_Walk, a, b, path):
     makers = [c.create_record_fn for c in (a, b)]
     if None in makers and makers != [None, None]: self.note('changed', f'{path}.create_record_fn', *makers)
     elif makers[0]: self(makers[0](), makers[1](), f'{path}.create_record_fn()')
-    self.dicts(*({k: v for k, v in vars(c).items() if k not in ('create_record_fn', '_records')} for c in (a, b)), path)
+    self.dicts(*({k: v for k, v in vars(c).items() if k not in ('create_record_fn', '_records')} for c in (a, b)), path, ordered=False)
 
 @patch
 def mapping(self:_Walk, a, b, path):

@@ -11,8 +11,8 @@ __all__ = ['NOT_JSON', 'MAX_DEPTH', 'INT_RANGE', 'ARRAY_KINDS', 'READABLE_ITEMS'
            'TaskSpec', 'Layout', 'component_order', 'task_keys', 'task_key', 'task_type', 'record_type', 'ClassMapData',
            'KeypointsSpec', 'Index', 'Header', 'Document', 'Limits', 'find_problems']
 
-# %% ../nbs/07_schema.ipynb #7b2b8367
-import base64, json, math
+# %% ../nbs/07_schema.ipynb #eeccc070
+import base64, json, math, re
 from functools import lru_cache
 from pathlib import PurePath, Path
 from typing import Any, Literal, Union
@@ -341,12 +341,15 @@ def task_keys(
         taken.update(key for _, key in keys[-1])
     return keys
 
-# %% ../nbs/07_schema.ipynb #a7a7e958
+# %% ../nbs/07_schema.ipynb #7e2967b1
 _RESERVED = {'layout', 'is_new', 'attrs', 'define', 'end'}
 
+_UNKEYABLE = re.compile(r'[%"\\\x00-\x1f]')  # what msgspec does not take in a key, and the sign that escapes it
+
 def task_key(name:str) -> str:
-    "The key of a task in a record."
-    return f'task:{name}' if name in _RESERVED or name.startswith('task:') else name
+    "The key of a task in a record: its name, escaped if it could be taken for something else."
+    if name not in _RESERVED and not name.startswith('task:') and not _UNKEYABLE.search(name): return name
+    return 'task:' + _UNKEYABLE.sub(lambda m: f'%{ord(m[0]):02x}', name)
 
 @lru_cache(maxsize=512)
 def task_type(components:tuple):
@@ -359,7 +362,8 @@ def task_type(components:tuple):
         rename[attr] = key
         fields.append((attr, field.type) if field.default is REQUIRED else (attr, field.type, field.default))
     fields += [('attrs', Union[dict[str, Any], UnsetType], UNSET), ('extras', Union[dict[str, dict[str, Any]], UnsetType], UNSET)]
-    cls = msgspec.defstruct('Task', fields, rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
+    try: cls = msgspec.defstruct('Task', fields, rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
+    except (ValueError, TypeError) as e: raise DecodeError(f'not names of components: {e}', '$.layouts') from None
     cls.attr_of = {key: attr for attr, key in rename.items()}
     return cls
 
