@@ -113,7 +113,11 @@ def tasks_with_awkward_names():
 
 @case
 def components_that_want_the_same_key():
-    return collection(record(ImageRecordComponent(), ClassMapRecordComponent(task=tasks.detection), InstancesLabelsRecordComponent(), GrayScaleRecordComponent()))
+    file, gray = FilepathRecordComponent(), GrayScaleRecordComponent()  # set on each: which of them a record would set is left to chance
+    file.set_filepath('a.png'), gray.set_filepath('b.tiff')
+    r = BaseRecord((file, gray, ImageRecordComponent(), ClassMapRecordComponent(task=tasks.detection), InstancesLabelsRecordComponent()))
+    r.set_record_id(1)
+    return collection(r)
 
 
 @case
