@@ -31,7 +31,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test lab prepare readme clean distclean
+.PHONY: help demo test fuzz lab prepare readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -41,6 +41,9 @@ demo: $(READY) ## documents, records, a ZenML artifact, another process, an exac
 
 test: $(READY) ## everything that the project promises
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: $(READY) ## the properties and the mutation fuzzer, for longer and with a new seed
+	@HYPOTHESIS_PROFILE=deep FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 tests/test_round_trip.py tests/test_hostile.py
 
 lab: $(READY) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs
