@@ -200,9 +200,12 @@ def pack_array(x, path='$', problems=None, *_):
         if x.dtype.kind != 'f' or all(map(math.isfinite, values)): return ArrayData(**head, values=values)
     return ArrayData(**head, data=x.tobytes())
 
+_DTYPE = re.compile(r'[<>|][biufc](1|2|4|8|16)')  # NumPy's own parser reads far more, tuples and comments among it
+
 def unpack_array(data:ArrayData):
     "The NumPy array, in memory of its own. Sizes are checked before anything is allocated."
     import numpy as np
+    if not _DTYPE.fullmatch(data.dtype): raise ValueError(f'dtype {data.dtype!r} is not one of bool, int, float, complex')
     dtype = np.dtype(data.dtype)
     if dtype.kind not in ARRAY_KINDS or data.dtype != dtype.str: raise ValueError(f'dtype {data.dtype!r} is not one of bool, int, float, complex')
     size = math.prod(data.shape)
