@@ -8,12 +8,12 @@ __all__ = ['BATCH', 'ENCODERS', 'FORMATS', 'unholdable', 'encode_json', 'problem
            'unpack_column', 'encode_msgpack', 'read_msgpack', 'zip_bytes', 'unzip_bytes', 'encode', 'read', 'decode',
            'format_of', 'replacing', 'write_file', 'read_file']
 
-# %% ../nbs/09_formats.ipynb #c7216972
+# %% ../nbs/09_formats.ipynb #9e474519
 import gzip, io, os, re, sys, warnings, zlib
 from array import array
 from contextlib import contextmanager
-from itertools import accumulate, chain, groupby, islice
-from operator import attrgetter
+from itertools import accumulate, chain, groupby, islice, repeat
+from operator import attrgetter, is_
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -46,8 +46,9 @@ def _why_not(x, nan):
         try: x.encode()
         except UnicodeEncodeError: return f'{x!a} holds a lone surrogate, which is not Unicode text; no format here can hold it, rename it'
 
-# %% ../nbs/09_formats.ipynb #3058d2d0
-_encode = msgspec.json.Encoder().encode
+# %% ../nbs/09_formats.ipynb #7b1a6661
+_encoder = msgspec.json.Encoder()
+_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _PREFIX = b'{"format":"%s","version":"%d.%d","crc32":"' % (FORMAT.encode(), *VERSION)
 _RECORDS, _END = b'"records":[\n', b']}\n'
 
@@ -57,7 +58,7 @@ def encode_json(
     "Write a document as JSON, a record to a line. Raises `EncodeError` for what JSON cannot hold, with all the places."
     lines = _json_lines(document.records)
     end = b'\n' + _END if lines else _END
-    body = b''.join([*_json_header(document.header), _RECORDS, b',\n'.join(lines), end])
+    body = b''.join([*_json_header(document.header), _RECORDS, lines, end])
     return b''.join([_PREFIX, b'%08x",\n' % zlib.crc32(body), body])
 
 def _json_header(header):
@@ -67,14 +68,13 @@ def _json_header(header):
     return [b'%s:%s,\n' % (_encode(name), _encode(value)) for name, value in fields.items()]
 
 def _json_lines(records):
-    try:
-        lines = [_encode(record) for record in records]
-        suspects = [i for i, line in enumerate(lines) if b'null' in line]  # a None, or a NaN that the encoder hid
-    except (OverflowError, ValueError, TypeError) as e: lines, suspects, error = [], range(len(records)), e
+    try: lines, error, suspects = _encode_lines(records)[:-1], None, ()
+    except (OverflowError, ValueError, TypeError) as e: lines, error, suspects = b'', e, range(len(records))
+    if b'null' in lines: suspects = [i for i, line in enumerate(lines.split(b'\n')) if b'null' in line]  # a None, or a NaN that the encoder hid
     found = [p for i in suspects for p in unholdable(records[i], f'$.records[{i}]')]
-    if not lines and suspects and not found: raise EncodeError(f'cannot write a record as JSON: {error}', '$.records')
+    if error and not found: raise EncodeError(f'cannot write a record as JSON: {error}', '$.records')
     if found: raise EncodeError(found)
-    return lines
+    return lines.replace(b'\n', b',\n')  # in JSON text a line break stands between records only
 
 # %% ../nbs/09_formats.ipynb #cab404ad
 class _Envelope(Header, kw_only=True, forbid_unknown_fields=True):
@@ -460,6 +460,7 @@ def pack_column(
 ):                # one of the shapes above
     "The values of a field as plain data, as small as they can be exactly."
     if default is not msgspec.NODEFAULT:
+        if all(map(is_, values, repeat(default))): return None  # the plain case, and fast
         odd = [i for i, v in enumerate(values) if not (v is default or type(v) is type(default) and v == default)]
         if not odd: return None
         if len(odd) < len(values): return ['?', odd, [_plain(values[i]) for i in odd]]

@@ -7,9 +7,10 @@ __all__ = ['CODECS', 'parse_coco', 'Writer', 'numbers', 'fits', 'attribute_count
            'restore_class_map', 'Codec', 'ValueCodec', 'RecordIDCodec', 'ListCodec', 'BBoxesCodec', 'LabelsCodec',
            'ClassificationLabelsCodec', 'ClassMapCodec', 'SizeCodec', 'pack_path', 'restore_path', 'FileCodec',
            'ImageCodec', 'MasksCodec', 'keypoints_spec', 'metadata_class', 'KeyPointsCodec', 'CustomCodec',
-           'register_component', 'settable', 'to_document', 'gc_paused', 'Reader', 'set_attrs', 'RecordTemplate',
-           'from_document', 'dumps', 'loads', 'save', 'load', 'write_records', 'iter_records',
-           'detection_record_collection_to_json', 'detection_json_str_to_record_collection', 'COCOMaterializerParser']
+           'register_component', 'settable', 'Odd', 'regular', 'flat_numbers', 'to_document', 'gc_paused', 'Reader',
+           'set_attrs', 'RecordTemplate', 'from_document', 'dumps', 'loads', 'save', 'load', 'write_records',
+           'iter_records', 'detection_record_collection_to_json', 'detection_json_str_to_record_collection',
+           'COCOMaterializerParser']
 
 # %% ../nbs/08_records.ipynb #cc353d82
 import gc, gzip, hashlib
@@ -172,6 +173,7 @@ class Codec:
         self.size = len(initial) + len(_BOOKKEEPING)  # attributes that every such component has
         CODECS[cls] = self
     def pack(self, component, w): raise NotImplementedError
+    def pack_many(self, components, w): raise Odd
     def restore(self, components, rows, r): raise NotImplementedError
 
 # %% ../nbs/08_records.ipynb #ec7fa9f8
@@ -532,6 +534,7 @@ class _TaskPlan:
         fields = [f.encode_name for f in msgspec.structs.fields(self.data)][:len(keys)]
         order = [keys.index(f) for f in fields]
         self.classes, self.packs = [c.cls for c in self.codecs], [c.pack for c in self.codecs]
+        self.count = len(self.codecs)
         self.attributes = 3 + sum(c.size for c in self.codecs)  # of the task and its components, when nothing is odd
         self.arrange = itemgetter(*order) if len(order) > 1 else lambda values: values
 
@@ -647,6 +650,147 @@ def settable(cls, name):
 
 _STRUCTURE = {'task', 'composite', 'components', 'components_cls', 'task_composites', '_parent'}
 
+# %% ../nbs/08_records.ipynb #7700f8f4
+class Odd(Exception):
+    "Not a regular column; pack these records one by one."
+
+def regular(*checks):
+    "Raise `Odd` unless all is true."
+    if not all(checks): raise Odd
+
+def flat_numbers(lists, types=_NUMBERS):
+    "All items of some lists of plain numbers, in one list. Raises `Odd` for anything else."
+    regular({list}.issuperset(map(type, lists)))
+    flat = list(chain.from_iterable(lists))
+    found = set(map(type, flat))
+    regular(types.issuperset(found), int not in found or fits(flat, found))
+    return flat
+
+# %% ../nbs/08_records.ipynb #84af8ffa
+@patch
+def pack_many(self:RecordIDCodec, components, w):
+    ids = [c.record_id for c in components]
+    found = set(map(type, ids))
+    regular(found == _TEXT or found == _INTS and fits(ids, found))
+    w.run_ids = ids
+    return [ids]
+
+@patch
+def pack_many(self:FileCodec, components, w):
+    paths, grays, unset = [c.filepath for c in components], [c.gray for c in components], [UNSET]*len(components)
+    regular(w.root is None, w.images == 'reference', {type(Path())}.issuperset(map(type, paths)),
+            {bool}.issuperset(map(type, grays)), all([c.img is None for c in components]))
+    return [[path.as_posix() for path in paths], grays, unset, [None]*len(components)]
+
+@patch
+def pack_many(self:SizeCodec, components, w):
+    sizes = [c.img_size for c in components]
+    regular({ImgSize}.issuperset(map(type, sizes)))
+    sides = [(c.width, c.height) for c in components]
+    flat = list(chain(chain.from_iterable(sizes), chain.from_iterable(sides)))
+    regular(sides == sizes, _INTS.issuperset(map(type, flat)), fits(flat, _INTS))
+    w.optional += 2*len(components)  # an original size would be one more, and is noticed by the count
+    return [sides, [UNSET]*len(components)]
+
+# %% ../nbs/08_records.ipynb #78b9cbe9
+@patch
+def pack_many(self:ListCodec, components, w):
+    attr = self.attr
+    lists = [getattr(c, attr) for c in components]
+    flat_numbers(lists, self.types)
+    return [list(map(list.copy, lists))]
+
+@patch
+def pack_many(self:BBoxesCodec, components, w):
+    lists = [c.bboxes for c in components]
+    regular({list}.issuperset(map(type, lists)))
+    boxes = list(chain.from_iterable(lists))
+    regular(_plain_box.issuperset(map(type, boxes)))
+    rows, refs = list(map(_xyxy, boxes)), gc.get_referents(*boxes)
+    if boxes and not (_FLOATS_ONLY == set(map(type, refs)) and len(refs) == 5*len(boxes)):
+        flat = list(chain.from_iterable(rows))
+        found = set(map(type, flat))
+        regular(_NUMBERS.issuperset(found), int not in found or fits(flat, found), count_attributes(*boxes) == 4*len(boxes))
+    rows = iter(rows)
+    return [[list(islice(rows, len(boxes))) for boxes in lists]]
+
+@patch
+def pack_many(self:LabelsCodec, components, w):
+    maps = {id(c.class_map): c.class_map for c in components}
+    regular(len(maps) == 1)  # and it is in the header already: several would have to enter it in the order of the records
+    class_map, = maps.values()
+    ids, labels = [c.label_ids for c in components], [c.labels for c in components]
+    flat = flat_numbers(ids, _INTS)
+    regular(id(class_map) in w._map_ids, {list}.issuperset(map(type, labels)))
+    names, said = class_map._id2class, list(chain.from_iterable(labels))
+    try: derived = list(map(names.__getitem__, flat))
+    except IndexError: raise Odd from None
+    regular(said == derived, _TEXT.issuperset(map(type, said)), list(map(len, ids)) == list(map(len, labels)))
+    return [[w.class_map(class_map)]*len(components), list(map(list.copy, ids)), [UNSET]*len(components)]
+
+@patch
+def pack_many(self:ClassificationLabelsCodec, components, w): raise Odd
+
+# %% ../nbs/08_records.ipynb #450786d6
+_own = object.__getattribute__
+
+@patch
+def pack_run(self:Writer, records):
+    "The structs of records that are alike and regular, packed by columns. Raises `Odd`, AttributeError or LookupError for others, and has noted nothing then."
+    self.run_ids = None
+    n, composites = len(records), [r.task_composites for r in records]
+    names = list(composites[0])
+    regular({BaseRecord}.issuperset(map(type, records)), all([list(c) == names for c in composites]))
+    marks, extra = [], count_attributes(*records) - 2*n
+    if extra: marks = [_own(r, 'is_new') for r in records]
+    regular(extra in (0, n), {bool}.issuperset(map(type, marks)))
+    tasks_ = [self.pack_tasks(name, [c[name] for c in composites]) for name in names]
+    regular(sum([plan.count for plan, _ in tasks_])*n == sum([len(r.components) for r in records]))
+    plans = tuple([plan for plan, _ in tasks_])
+    regular(self.run_ids)
+    plan = self.plans.get(plans) or self.plans.setdefault(plans, _Plan(plans, self))
+    columns = [[k]*n for k in plan.head] + [tasks_[i][1] for i in plan.places]
+    return list(map(plan.record, *columns, *([marks] if extra else [])))
+
+@patch
+def pack_tasks(self:Writer, name, composites):
+    "The plan for one task of many records, and a struct for each."
+    members, plan, known = [c.components for c in composites], None, {}
+    for i, parts in enumerate(members):
+        classes = tuple(map(type, parts))
+        found = known.get(classes)
+        if found is None: found = known[classes] = self.known_task(name, parts)
+        regular(plan is None or found[0] is plan)
+        plan, members[i] = found[0], found[1](parts)
+    shared = {id(t): t for t in map(_task_of, chain.from_iterable(members))}
+    regular(all([t.name == name and t.order == plan.spec.order for t in shared.values()]))
+    self.optional, columns = 0, []
+    for codec, components in zip(plan.codecs, zip(*members)): columns += codec.pack_many(components, self)
+    everything = chain(composites, chain.from_iterable(members))
+    regular(count_attributes(*everything) == plan.attributes*len(composites) + self.optional)
+    return plan, list(map(plan.data, *plan.arrange(columns)))
+
+@patch
+def known_task(self:Writer, name, parts):
+    "The plan of a task with these components, which came before, perhaps in another order."
+    key = (name, parts[0].task.order, *map(type, parts))
+    regular((name, key[1], frozenset(key[2:])) in self.plans_by_class, len(set(key[2:])) == len(parts))
+    return self.task_plans.get(key) or self.plan_task(key, parts)
+
+# %% ../nbs/08_records.ipynb #f04033b7
+@patch
+def pack_records(self:Writer, records):
+    "The structs of records, `BATCH` at a time: by columns if they are regular, else one by one."
+    packed, done = [], 0
+    for batch in (records[i:i + BATCH] for i in range(0, len(records), BATCH)):
+        packed.append(self.pack_record(batch[0], f'$.records[{done}]'))  # plans its layout, if it is new
+        try:
+            packed += self.pack_run(batch[1:])
+            self.ids += self.run_ids
+        except (Odd, AttributeError, LookupError, TypeError): packed += [self.pack_record(r, f'$.records[{done + i}]') for i, r in enumerate(batch) if i]
+        done += len(batch)
+    return packed
+
 # %% ../nbs/08_records.ipynb #1646f62e
 def to_document(
     collection,           # a `RecordCollection`, or a list of `Prediction`s
@@ -668,7 +812,7 @@ def _pack_collection(collection, w):
     if create is not None: w.header.template = _pack_template(create, w)
     listed, mapping = collection._records._list, collection._records.data
     unique = list({id(r): r for r in listed}.values())
-    records = [w.pack_record(record, f'$.records[{i}]') for i, record in enumerate(unique)]
+    records = w.pack_records(unique)
     ids = w.ids[-len(unique):] if unique else []
     if len(unique) != len(listed) or not _same_items(mapping, dict(zip(ids, unique))): _pack_index(w, listed, unique, mapping)
     extra = vars(collection).keys() - {'create_record_fn', '_records'}
