@@ -11,10 +11,10 @@ are icevision and torch imported.
 __version__ = "0.1.0"
 
 _HOMES = {
-    'records': ('dumps', 'loads', 'save', 'load', 'to_document', 'from_document', 'iter_records', 'write_records', 'parse_coco', 'register_component'),
+    'records': ('dumps', 'loads', 'save', 'load', 'load_record', 'to_document', 'from_document', 'iter_records', 'write_records', 'parse_coco', 'register_component'),
     'fidelity': ('compare', 'round_trip'),
     'schema': ('SerdeError', 'EncodeError', 'DecodeError', 'LimitError', 'VersionError', 'UnknownComponentError', 'Limits'),
-    'formats': ('RecoveryWarning',),
+    'formats': ('RecoveryWarning', 'check'),
     'compat': ('prepare_icevision', 'prepare_zenml'),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -217,10 +217,10 @@ def demo_html(verdict, check, sheet) -> str:
         if len(found) > 10: parts.append(f'<p>… and {len(found) - 10} more in <code>report.json</code>.</p>')
     return html_page('Did the boxes survive?', '\n'.join(parts))
 
-# %% ../nbs/91_cli.ipynb #8c375873
+# %% ../nbs/91_cli.ipynb #1f3c8413
 def inspect(args) -> int:
     "Say what a file holds, and check it on the way."
-    document = decode(read_file(args.file))
+    document = check(args.file)
     header = document.header
     print(f'{args.file}: {len(document.records)} {header.kind}, {Path(args.file).stat().st_size} bytes')
     used = Counter(r.layout_index for r in document.records)

@@ -6,10 +6,10 @@
 __all__ = ['BATCH', 'ENCODERS', 'FORMATS', 'unholdable', 'encode_json', 'problems_of', 'read_json', 'RowReader', 'decode_json',
            'migrate_v0', 'LinesWriter', 'encode_jsonl', 'RecoveryWarning', 'read_jsonl', 'int_code', 'pack_column',
            'unpack_column', 'encode_msgpack', 'read_msgpack', 'zip_bytes', 'unzip_bytes', 'encode', 'read', 'decode',
-           'format_of', 'replacing', 'write_file', 'read_file']
+           'format_of', 'replacing', 'write_file', 'read_file', 'read_one', 'broken_references', 'check']
 
-# %% ../nbs/09_formats.ipynb #9e474519
-import gzip, io, os, re, sys, warnings, zlib
+# %% ../nbs/09_formats.ipynb #96e548ad
+import gzip, hashlib, io, os, re, sys, warnings, zlib
 from array import array
 from contextlib import contextmanager
 from itertools import accumulate, chain, groupby, islice, repeat
@@ -168,10 +168,12 @@ def _explain(data, version, cls, error):
                                              f'this library writes {VERSION[0]}.{VERSION[1]}: update redaction_serde)') for p in found])
     return DecodeError(found)
 
+_START = re.compile(rb'\{"format":"%s","version":"\d{1,4}\.\d{1,4}","crc32":"[0-9a-f]{8}",\n' % FORMAT.encode())
+
 def _check_crc(data, whole, verify):
     if not verify or whole.crc32 is UNSET: return
-    body = data[data.find(b'",\n') + 3:] if data.startswith(_PREFIX) else b''
-    found = f'{zlib.crc32(body):08x}'
+    start = _START.match(data)  # of any version
+    found = f'{zlib.crc32(memoryview(data)[start.end():] if start else b""):08x}'
     if found != whole.crc32: raise DecodeError(
         f'the content does not match its checksum (expected {whole.crc32}, found {found}): the file is damaged or was edited. '
         'If it was changed on purpose, load it with verify=False and save it again', '$.crc32')
@@ -709,3 +711,101 @@ def read_file(path, limits:Limits=Limits()) -> bytes:
         size = os.fstat(f.fileno()).st_size
         if size > limits.bytes: raise LimitError(f'{size} bytes are over the limit of {limits.bytes}; raise Limits(bytes=…)', str(path))
         return f.read()
+
+# %% ../nbs/09_formats.ipynb #cdbe3dbc
+def read_one(
+    data:bytes,              # a whole document, in any format
+    i:int,                   # position of the record, from 0
+    limits:Limits=Limits(),  # what to accept
+    verify:bool=True,        # refuse bytes whose checksum does not match
+):                           # the `Header` and one record
+    "One record of a document. Raises IndexError if there is none at `i`, `DecodeError` for what is not valid on the way there."
+    if data[:2] == b'\x1f\x8b': data = unzip_bytes(data, limits)
+    if i < 0: raise IndexError(f'record {i}: positions count from 0')
+    found = _lines_as_written(data) if data.startswith(_PREFIX) and len(data) <= limits.bytes else None
+    if found is None:
+        header, batches = read(data, limits, verify)
+        record = next(islice(chain.from_iterable(batches), i, None), None)
+    else:
+        header, lines = found
+        batches = _read_rows(islice(lines, i, i + 1), header, limits)
+        try: record = next((rows[0] for rows in batches), None)
+        except DecodeError as e: raise DecodeError([Problem(p.path.replace('[0]', f'[{i}]', 1), p.message) for p in e.problems]) from None
+    if record is None: raise IndexError(f'record {i} is not in the document')
+    return header, record
+
+# %% ../nbs/09_formats.ipynb #44161b54
+def broken_references(document:Document) -> list:
+    "A `Problem` for everything in a document that refers to nothing, or is not what it says it is."
+    header, n = document.header, len(document.records)
+    found = [p for name in ('class_maps', 'keypoints') for i, x in enumerate(getattr(header, name)) for p in _broken(x, f'$.{name}[{i}]')]
+    for i, r in enumerate(document.records): found += _broken_record(r, header, f'$.records[{i}]')
+    index = header.index if header.index is not UNSET else Index()
+    used = [*(index.order or ()), *(i for _, i in index.keys or ()), *(i for pair in header.pairs or () for i in pair if i is not None)]
+    found += [Problem('$.index', f'record {i} is not one of the {n}') for i in used if not 0 <= i < n]
+    if header.template is not UNSET: found += _broken_template(header)
+    return found
+
+def _broken_template(header):
+    k = header.template.get('layout', 0) if isinstance(header.template, dict) else 0
+    if type(k) is not int or not 0 <= k < len(header.layouts): return [Problem('$.template', f'layout {k!r} is not one of the {len(header.layouts)} in the header')]
+    cls = record_type(header.layouts[k], k)
+    return find_problems(header.template, cls, '$.template') or _broken_record(msgspec.convert(header.template, cls), header, '$.template')
+
+# %% ../nbs/09_formats.ipynb #c50e4687
+def _broken_record(record, header, path):
+    found = _broken_attrs(record.attrs, f'{path}.attrs')
+    for i, spec in enumerate(header.layouts[record.layout_index].tasks):
+        task, place = getattr(record, f't{i}'), f'{path}.{task_key(spec.name)}'
+        found += _broken_attrs(task.attrs, f'{place}.attrs')
+        for name, attrs in ({} if task.extras is UNSET else task.extras).items(): found += _broken_attrs(attrs, f'{place}.extras.{name}')
+        for pairs in task_keys(spec.components):
+            values = {f.name: getattr(task, task.attr_of[key]) for f, key in pairs}
+            for name, value in values.items(): found += _broken(value, f'{place}.{name}')
+            if 'class_map' in values: found += _broken_labels(values, header.class_maps, place)
+            for j, points in enumerate(values.get('keypoints', [])):
+                if points.metadata is not None and not 0 <= points.metadata < len(header.keypoints): found.append(
+                    Problem(f'{place}.keypoints[{j}].metadata', f'keypoints {points.metadata} is not one of the {len(header.keypoints)} in the header'))
+    return found
+
+def _broken_attrs(attrs, path):
+    return [p for k, v in ({} if attrs is UNSET else attrs).items() for p in _broken(v, f'{path}.{k}')]
+
+def _broken_labels(values, maps, place):
+    k, ids = values['class_map'], values.get('label_ids', [])
+    if k is None: return []
+    if not 0 <= k < len(maps): return [Problem(f'{place}.class_map', f'class map {k} is not one of the {len(maps)} in the header')]
+    if values.get('labels', UNSET) is not UNSET: return []
+    n = len(maps[k].classes)
+    return [Problem(f'{place}.label_ids[{i}]', f'class map {k} has {n} classes, none with the id {v}') for i, v in enumerate(ids) if not -n <= v < n]
+
+# %% ../nbs/09_formats.ipynb #3113816e
+_SIMPLE = frozenset({int, float, bool, str, type(None), type(UNSET)})
+
+def _broken(x, path):
+    "What is wrong within one value, whatever it is."
+    if type(x) in _SIMPLE: return []
+    if isinstance(x, (list, tuple)):
+        return [] if _SIMPLE.issuperset(map(type, x)) else [p for i, v in enumerate(x) for p in _broken(v, f'{path}[{i}]')]
+    if isinstance(x, ImageData):
+        same = hashlib.sha256(x.data).hexdigest() == x.sha256
+        return [] if same else [Problem(path, f'the embedded image does not match its SHA-256 {x.sha256}')]
+    try:
+        if isinstance(x, ArrayData): unpack_array(x)
+        elif isinstance(x, dict): from_value(x, path)
+    except SerdeError as e: return e.problems
+    except (ValueError, TypeError, OverflowError) as e: return [Problem(path, str(e))]
+    if isinstance(x, Struct): return [p for f in msgspec.structs.fields(x) for p in _broken(getattr(x, f.name), f'{path}.{f.encode_name}')]
+    return []
+
+# %% ../nbs/09_formats.ipynb #9bea38e4
+def check(
+    path,                    # a file in any format
+    limits:Limits=Limits(),  # what to accept
+    verify:bool=True,        # refuse a file whose checksum does not match
+) -> Document:               # what it holds
+    "See that a file is whole and valid, without icevision. Raises `DecodeError` with every problem, or OSError."
+    document = decode(read_file(path, limits), limits, verify)
+    found = broken_references(document)
+    if found: raise DecodeError(found)
+    return document

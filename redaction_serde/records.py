@@ -9,8 +9,8 @@ __all__ = ['CODECS', 'parse_coco', 'Writer', 'numbers', 'fits', 'attribute_count
            'ImageCodec', 'MasksCodec', 'keypoints_spec', 'metadata_class', 'KeyPointsCodec', 'CustomCodec',
            'register_component', 'settable', 'Odd', 'regular', 'flat_numbers', 'to_document', 'gc_paused', 'Reader',
            'set_attrs', 'RecordTemplate', 'from_document', 'dumps', 'loads', 'save', 'load', 'write_records',
-           'iter_records', 'detection_record_collection_to_json', 'detection_json_str_to_record_collection',
-           'COCOMaterializerParser']
+           'iter_records', 'load_record', 'detection_record_collection_to_json',
+           'detection_json_str_to_record_collection', 'COCOMaterializerParser']
 
 # %% ../nbs/08_records.ipynb #cc353d82
 import gc, gzip, hashlib
@@ -1158,6 +1158,24 @@ def iter_records(
         header, batches = read_jsonl(f, limits, verify, recover)
         reader = Reader(header, root, keypoints, images_dir)
         for rows in batches: yield from reader.build_all([rows])  # with the collector on: these records soon are garbage
+
+# %% ../nbs/08_records.ipynb #9ea67357
+def load_record(
+    path,                    # file to read
+    i:int,                   # position of the record in the file, from 0
+    root=None,               # folder that stored paths come back under
+    keypoints=(),            # `KeypointsMetadata` classes to use where they are equal to the stored data
+    images_dir=None,         # existing folder to write embedded images to
+    limits:Limits=Limits(),  # what to accept
+    verify:bool=True,        # refuse a file whose checksum does not match
+) -> BaseRecord:
+    "One record of a saved collection. Raises IndexError if there is none at `i`, `DecodeError` or OSError."
+    header, row = read_one(read_file(path, limits), i, limits, verify)
+    try: reader = Reader(header, root, keypoints, images_dir)
+    except SerdeError: raise
+    except _BAD_DATA as e: raise DecodeError(f'not a valid header: {type(e).__name__}: {e}') from None
+    try: return reader.build([row])[0]
+    except _BAD_DATA: raise DecodeError(reader.problems_of([row], i)) from None
 
 # %% ../nbs/08_records.ipynb #af9ba7ee
 def detection_record_collection_to_json(

@@ -232,6 +232,7 @@ def register_numpy():
     register_tag(Tag('ndarray', np.ndarray, _ArrayTag.pack, _ArrayTag.unpack))
 
 _tags_by_name['$ndarray'] = Tag('ndarray', object, None, _ArrayTag.unpack)
+for _name in ('size', 'bbox', 'image', 'tensor'): _tags_by_name[f'${_name}'] = Tag(_name, object, None, lambda data, path: data)  # until `records`, which knows them, is imported
 
 # %% ../nbs/07_schema.ipynb #5d2ef0f1
 Number = Union[int, float]

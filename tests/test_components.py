@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from redaction_serde.fidelity import compare
-from redaction_serde.formats import FORMATS
+from redaction_serde.formats import FORMATS, broken_references, decode
 from redaction_serde.records import dumps, loads
 
 from icevision import tasks
@@ -204,6 +204,7 @@ def test_comes_back_whole(name, format):
     report = compare(before, after)
     assert report, report
     assert dumps(after, format) == encoded
+    assert not broken_references(decode(encoded))
 
 
 def test_metadata_of_keypoints():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from redaction_serde.formats import decode, unzip_bytes, zip_bytes
+from redaction_serde.formats import broken_references, decode, unzip_bytes, zip_bytes
 from redaction_serde.records import loads
 from redaction_serde.schema import Limits, SerdeError
 
@@ -43,6 +43,9 @@ def mutate(data, rng, other):
     return bytes(data)
 
 
+def references(*args, **limits): broken_references(decode(*args, **limits))
+
+
 def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
@@ -54,7 +57,7 @@ def test_only_our_errors_come_out(format):
         data = mutate(rng.choice(files), rng, rng.choice(files))
         if format == 'gz': data = mutate(zip_bytes(data), rng, b'\x1f\x8b') if rng.random() < .5 else zip_bytes(data)
         began, tried = time.monotonic(), tried + 1
-        for read in (decode, loads):
+        for read in (decode, references, loads):
             try: read(data, limits=Limits(bytes=1 << 24), verify=rng.random() < .2)
             except SerdeError as e: assert str(e) and e.path
             except Exception as e: raise AssertionError(f'{type(e).__name__}: {e} for {data!r}') from e

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from redaction_serde.fidelity import compare, round_trip
-from redaction_serde.formats import FORMATS, RecoveryWarning
+from redaction_serde.formats import FORMATS, RecoveryWarning, broken_references, check, decode
 from redaction_serde.records import (
     COCOMaterializerParser, detection_json_str_to_record_collection, detection_record_collection_to_json, dumps, from_document,
-    Odd, Writer, iter_records, load, loads, save, to_document, write_records)
+    Odd, Writer, iter_records, load, load_record, loads, save, to_document, write_records)
 from redaction_serde.schema import DecodeError, EncodeError, Limits, LimitError, UnknownComponentError, VersionError
 
 import torch
@@ -177,6 +177,7 @@ def test_every_collection_comes_back_whole(collection, format):
     again = loads(encoded)
     assert compare(collection, again), compare(collection, again)
     assert dumps(again, format) == encoded
+    assert not broken_references(decode(encoded))
     assert dumps(again) == dumps(collection)
     assert compare(collection, from_document(to_document(collection)))
 
@@ -426,6 +427,52 @@ def test_bad_documents_are_refused(encoded, change, error):
     assert loads(json.dumps(document))  # the change is what is wrong, not the missing checksum
     change(document)
     with pytest.raises((error, EncodeError)): loads(json.dumps(document))
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_one_record_is_that_of_the_whole(pages, format, tmp_path):
+    path = tmp_path/f'pages.{format}'
+    save(pages, path)
+    whole = load(path)._records._list
+    for i, record in enumerate(whole):
+        assert compare(RecordCollection(None).new([record]), RecordCollection(None).new([load_record(path, i)]))
+    for i in (len(whole), -1):
+        with pytest.raises(IndexError): load_record(path, i)
+
+
+def test_one_bad_record_is_named(encoded, tmp_path):
+    document, path = json.loads(encoded), tmp_path/'pages.json'
+    del document['crc32']
+    document['records'][1]['detection']['class_map'] = 7
+    path.write_text(json.dumps(document))
+    assert load_record(path, 0).record_id == document['records'][0]['common']['record_id']
+    with pytest.raises(DecodeError, match=r'class map 7 .*records\[1\]'): load_record(path, 1)
+
+
+@pytest.mark.parametrize('change, place', [
+    (lambda d: d['records'][0]['detection'].update(class_map=7), '$.records[0].detection.class_map'),
+    (lambda d: d['records'][0]['detection']['label_ids'].__setitem__(0, 99), '$.records[0].detection.label_ids[0]'),
+    (lambda d: d['records'][0].update(attrs={'x': {'$os.system': 'true'}}), '$.records[0].attrs.x'),
+    (lambda d: d['records'][0]['common'].update(record_id={'$set': [[1], 1]}), '$.records[0].common.record_id'),
+    (lambda d: d.update(index={'order': [0, 99]}), '$.index'),
+    (lambda d: d.update(template={'common': 3}), '$.template'),
+    (lambda d: d['class_maps'][0]['classes'].append({'$no': 1}), '$.class_maps[0].classes'),
+])
+def test_check_follows_references(encoded, change, place, tmp_path):
+    document, path = json.loads(encoded), tmp_path/'pages.json'
+    del document['crc32']
+    path.write_text(json.dumps(document))
+    assert len(check(path).records) == len(document['records'])
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(DecodeError) as e: check(path)
+    assert e.value.path.startswith(place)
+
+
+def test_a_later_minor_version_keeps_its_checksum(encoded):
+    later = encoded.replace(b'"version":"1.0"', b'"version":"1.7"', 1)
+    assert dumps(loads(later)) == encoded
+    with pytest.raises(DecodeError, match='checksum'): loads(later.replace(b'"content"', b'"contend"'))
 
 
 def test_five_mistakes_are_one_error(encoded):
