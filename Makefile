@@ -6,6 +6,7 @@ PAGES       ?= 10
 SEED        ?= 0
 OUT         ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist worksteal
+BENCH_ARGS  ?= --stream 1000000
 
 BIN   := .venv/bin
 READY := .venv/.ready
@@ -31,7 +32,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz lab prepare readme clean distclean
+.PHONY: help demo test fuzz bench lab prepare readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -44,6 +45,9 @@ test: $(READY) ## everything that the project promises
 
 fuzz: $(READY) ## the properties and the mutation fuzzer, for longer and with a new seed
 	@HYPOTHESIS_PROFILE=deep FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 tests/test_round_trip.py tests/test_hostile.py
+
+bench: $(READY) ## times and sizes beside pickle and others, as ratios (about ten minutes)
+	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
 
 lab: $(READY) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs
