@@ -794,7 +794,7 @@ def _broken(x, path):
         if isinstance(x, ArrayData): unpack_array(x)
         elif isinstance(x, dict): from_value(x, path)
     except SerdeError as e: return e.problems
-    except (ValueError, TypeError, OverflowError) as e: return [Problem(path, str(e))]
+    except Exception as e: return [Problem(path, f'{type(e).__name__}: {e}')]
     if isinstance(x, Struct): return [p for f in msgspec.structs.fields(x) for p in _broken(getattr(x, f.name), f'{path}.{f.encode_name}')]
     return []
 

@@ -173,7 +173,7 @@ def from_value(
     if tag is None: raise DecodeError(f'unknown kind of value {name!r}; known are {", ".join(sorted(_tags_by_name))}', path)
     try: return tag.unpack(data[name], path)
     except SerdeError: raise
-    except (ValueError, TypeError, OverflowError, MemoryError) as e: raise DecodeError(f'not a valid {name} value: {e}', path) from None
+    except Exception as e: raise DecodeError(f'not a valid {name} value: {type(e).__name__}: {e}', path) from None  # a tag may be anyone's
 
 # %% ../nbs/07_schema.ipynb #23143ace
 ARRAY_KINDS = 'biufc'      # bool, int, uint, float, complex: no objects, no text

@@ -1,6 +1,6 @@
 """Valid files, mutated at random: only a `SerdeError` may come out, quickly and without much memory.
 
-A short run with a fixed seed here; `make fuzz` runs for minutes with a new one.
+A short run of the same mutations on every machine here; `make fuzz` runs for minutes with a new seed.
 """
 import os
 import random
@@ -16,7 +16,7 @@ from redaction_serde.records import loads
 from redaction_serde.schema import Limits, SerdeError
 
 GOLDEN = sorted((Path(__file__).parent/'golden').glob('*'))
-SECONDS, SEED = float(os.environ.get('FUZZ_SECONDS', 4)), os.environ.get('FUZZ_SEED', '0')
+SECONDS, TRIES, SEED = float(os.environ.get('FUZZ_SECONDS', 0)), 6000, os.environ.get('FUZZ_SEED', '0')
 WORDS = [b'NaN', b'Infinity', b'-1', b'1e999', b'1e-999', b'99999999999999999999', b'null', b'true', b'""', b'{}', b'[]', b'[[]]', b'"\\ud800"', b'\xff', b'\x00', b'../', b'/etc/passwd',
          b'{"$tuple":[1]}', b'{"$ndarray":{"dtype":"<f8","shape":[99999999999],"data":""}}', b'{"$ndarray":{"dtype":"|O","shape":[1],"values":[1]}}',
          b'{"$dict":[[[],1]]}', b'{"$path":1}', b'{"$image":{"mode":"P","size":[1,1],"data":"AA==","palette":[999]}}', b'[' * 3000, b'{"a":' * 3000, b'"__class__"', b'"composite"',
@@ -53,7 +53,7 @@ def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if 
 def test_only_our_errors_come_out(format):
     rng, files = random.Random(f'{SEED} {format}'), [p.read_bytes() for p in GOLDEN if p.suffix == f'.{format}' or format == 'gz']
     start, before, tried, slowest = time.monotonic(), memory(), 0, 0.
-    while time.monotonic() - start < SECONDS:
+    while tried < TRIES or time.monotonic() - start < SECONDS:
         data = mutate(rng.choice(files), rng, rng.choice(files))
         if format == 'gz': data = mutate(zip_bytes(data), rng, b'\x1f\x8b') if rng.random() < .5 else zip_bytes(data)
         began, tried = time.monotonic(), tried + 1
@@ -62,7 +62,7 @@ def test_only_our_errors_come_out(format):
             except SerdeError as e: assert str(e) and e.path
             except Exception as e: raise AssertionError(f'{type(e).__name__}: {e} for {data!r}') from e
         slowest = max(slowest, time.monotonic() - began)
-    assert tried > 50 and slowest < 5
+    assert slowest < 5
     assert memory() - before < 500 << 20
 
 
