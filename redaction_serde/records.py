@@ -469,8 +469,8 @@ KeyPointsCodec(KeyPointsRecordComponent, keypoints=[])
 ValueCodec(ScoresRecordComponent, 'scores')
 ValueCodec(LossesRecordComponent, 'losses');
 
-# %% ../nbs/08_records.ipynb #113ae65c
-_PIL_MODES = ('1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'CMYK', 'YCbCr', 'HSV', 'LAB', 'I', 'F', 'I;16')
+# %% ../nbs/08_records.ipynb #fc7ad550
+_PIL_MODES = {'1': 1, 'L': 8, 'P': 8, 'LA': 16, 'I;16': 16, 'RGB': 24, 'YCbCr': 24, 'HSV': 24, 'LAB': 24, 'RGBA': 32, 'CMYK': 32, 'I': 32, 'F': 32}  # bits a pixel
 
 def _pack_picture(x, path, problems, depth):
     if x.mode not in _PIL_MODES: problems.append(Problem(path, f'cannot store a picture of mode {x.mode}'))
@@ -478,9 +478,11 @@ def _pack_picture(x, path, problems, depth):
     return data if x.mode != 'P' else {**data, 'palette': x.getpalette()}
 
 def _unpack_picture(data, path):
-    mode, size = data['mode'], tuple(data['size'])
-    if mode not in _PIL_MODES or len(size) != 2 or not all(type(v) is int and 0 < v < 1 << 16 for v in size): raise ValueError(f'mode {mode!r} and size {size} are not those of a picture')
-    picture = PIL.Image.frombytes(mode, size, from_value({'$bytes': data['data']}))
+    mode, (width, height), pixels = data['mode'], data['size'], from_value({'$bytes': data['data']})
+    if mode not in _PIL_MODES or not all(type(v) is int and 0 < v < 1 << 16 for v in (width, height)): raise ValueError(f'mode {mode!r} and size {width} × {height} are not those of a picture')
+    want = (width * _PIL_MODES[mode] + 7) // 8 * height  # counted first: Pillow allocates before it looks
+    if len(pixels) != want: raise ValueError(f'{width} × {height} pixels of mode {mode} want {want} bytes, found {len(pixels)}')
+    picture = PIL.Image.frombytes(mode, (width, height), pixels)
     if mode == 'P': picture.putpalette(data['palette'])
     return picture
 
@@ -860,7 +862,9 @@ def gc_paused():
     gc.disable()
     try: yield
     finally:
-        if not gc.get_freeze_count():  # a caller's own frozen objects stay frozen
+        # What is new goes to the oldest generation unseen, if it is much: little is left to the collector, which must find
+        # its garbage in the end. A caller's own frozen objects stay frozen.
+        if gc.get_count()[0] > 20_000 and not gc.get_freeze_count():
             gc.freeze()
             gc.unfreeze()
         gc.enable()

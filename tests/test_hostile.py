@@ -13,7 +13,7 @@ import pytest
 
 from redaction_serde.formats import broken_references, decode, unzip_bytes, zip_bytes
 from redaction_serde.records import loads
-from redaction_serde.schema import Limits, SerdeError
+from redaction_serde.schema import Limits, SerdeError, from_value
 
 GOLDEN = sorted((Path(__file__).parent/'golden').glob('*'))
 SECONDS, TRIES, SEED = float(os.environ.get('FUZZ_SECONDS', 0)), 6000, os.environ.get('FUZZ_SEED', '0')
@@ -71,4 +71,11 @@ def test_a_bomb_in_gzip_stops_at_the_limit():
     bomb, before = gzip.compress(bytes(300 << 20), 9), memory()
     with pytest.raises(SerdeError): loads(bomb, limits=Limits(bytes=1 << 20))
     with pytest.raises(SerdeError): unzip_bytes(bomb, Limits(bytes=1 << 20))
+    assert memory() - before < 50 << 20
+
+
+@pytest.mark.parametrize('mode, size', [('RGBA', [65535, 65535]), ('1', [9, 65535]), ('L', [2, 2])])
+def test_a_picture_is_counted_before_it_is_allocated(mode, size):
+    picture, before = {'$image': dict(mode=mode, size=size, data='AAAA')}, memory()
+    with pytest.raises(SerdeError, match='want .* bytes, found 3'): from_value(picture, '$.img')
     assert memory() - before < 50 << 20
