@@ -32,7 +32,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz bench lab prepare readme clean distclean
+.PHONY: help demo test fuzz bench lab prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -57,6 +57,9 @@ prepare: $(READY) ## after editing notebooks: export, run and store outputs, cle
 	@$(BIN)/python tools/readme.py --picture
 	@$(BIN)/python tools/run_notebooks.py --store
 	@$(BIN)/python tools/readme.py
+
+proto: $(READY) ## document_pb2.py from document.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. redaction_serde/document.proto
 
 readme: $(READY) ## README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py

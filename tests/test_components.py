@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from redaction_serde.fidelity import compare
-from redaction_serde.formats import FORMATS, broken_references, decode
+from redaction_serde.formats import ENCODERS, FORMATS, broken_references, decode
 from redaction_serde.records import dumps, loads
 
 from icevision import tasks
@@ -221,7 +221,7 @@ def test_order_and_keys_survive():
     assert [r.record_id for r in loads(dumps(ids_of_every_kind()))] == [r.record_id for r in ids_of_every_kind()]
 
 
-@pytest.mark.parametrize('format', ['json', 'jsonl', 'msgpack'])
+@pytest.mark.parametrize('format', ENCODERS)
 @pytest.mark.parametrize('name', CASES)
 def test_version_1_stays_what_it_is(name, format):
     """Files written when version 1 was fixed: they load to the same records, and those are written to the same bytes."""
@@ -233,5 +233,5 @@ def test_version_1_stays_what_it_is(name, format):
 if __name__ == '__main__':  # writes the files anew: only for a new case, or a new version
     GOLDEN.mkdir(exist_ok=True)
     for name, make in CASES.items():
-        for format in ('json', 'jsonl', 'msgpack'):
+        for format in ENCODERS:
             if not (GOLDEN/f'{name}.{format}').exists(): (GOLDEN/f'{name}.{format}').write_bytes(dumps(make(), format))

@@ -49,7 +49,7 @@ def references(*args, **limits): broken_references(decode(*args, **limits))
 def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-@pytest.mark.parametrize('format', ['json', 'jsonl', 'msgpack', 'gz'])
+@pytest.mark.parametrize('format', ['json', 'jsonl', 'msgpack', 'protobuf', 'gz'])
 def test_only_our_errors_come_out(format):
     rng, files = random.Random(f'{SEED} {format}'), [p.read_bytes() for p in GOLDEN if p.suffix == f'.{format}' or format == 'gz']
     start, before, tried, slowest = time.monotonic(), memory(), 0, 0.
