@@ -170,3 +170,35 @@ def test_convert_refuses_what_json_cannot_hold(pages, tmp_path, capsys):
     assert '$.records[0].detection.bboxes[0][0]' in capsys.readouterr().err
     assert cli.main(['convert', str(tmp_path/'a.msgpack'), str(tmp_path/'b.pickle')]) == 2
     assert [p.name for p in tmp_path.iterdir()] == ['a.msgpack']
+
+
+def test_coco_goes_in(tmp_path, capsys):
+    from redaction_serde.documents import make_documents
+    from redaction_serde.fidelity import compare
+    from redaction_serde.records import load, parse_coco
+    coco = make_documents(tmp_path/'pages', n_pages=3, seed=2)
+    out = tmp_path/'a.pb'
+    assert cli.main(['convert', str(coco), str(out), '--coco', 'boxes']) == 0
+    assert compare(parse_coco(coco, coco.parent/'images'), load(out, root=coco.parent/'images'))
+    assert str(tmp_path).encode() not in out.read_bytes()
+    assert cli.main(['compare', str(coco), str(out), '--coco', 'boxes']) == 0
+    assert cli.main(['inspect', str(coco), '--coco', 'masks']) == 0 and '3 records' in capsys.readouterr().out
+    annotations = json.loads(coco.read_text())
+    annotations['annotations'][0]['bbox'][0] += .5
+    for a in annotations['annotations']: del a['segmentation']
+    (coco.parent/'b.json').write_text(json.dumps(annotations))
+    assert cli.main(['compare', str(out), str(coco.parent/'b.json')]) == 1
+    annotations['annotations'][0]['segmentation'] = [[0, 0, 5, 0, 5, 5]]
+    (coco.parent/'b.json').write_text(json.dumps(annotations))
+    capsys.readouterr()
+    for extra, words in (([], 'say what to take'), (['--coco', 'keypoints'], 'have no keypoints'), (['--images', str(tmp_path/'none')], 'no image folder')):
+        assert cli.main(['convert', str(coco.parent/'b.json'), str(tmp_path/'c.json'), *extra]) == 2
+        assert words in capsys.readouterr().err and not (tmp_path/'c.json').exists()
+
+
+@pytest.mark.parametrize('name, what', [('annotations', 'boxes'), ('annotations', 'masks'), ('keypoints_annotations', 'keypoints')])
+def test_real_coco_goes_in(name, what, real_data, tmp_path):
+    source = str(real_data/'coco'/f'{name}.json')
+    for suffix in ('jsonl.gz', 'pb'):
+        assert cli.main(['convert', source, str(tmp_path/f'a.{suffix}'), '--coco', what]) == 0
+        assert cli.main(['compare', source, str(tmp_path/f'a.{suffix}'), '--coco', what]) == 0
