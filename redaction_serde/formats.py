@@ -10,8 +10,7 @@ __all__ = ['BATCH', 'MAX_MESSAGES', 'ENCODERS', 'FORMATS', 'unholdable', 'encode
            'read_one', 'broken_references', 'check']
 
 # %% ../nbs/09_formats.ipynb #96e548ad
-import gzip, hashlib, io, os, re, sys, warnings, zlib
-from array import array
+import gzip, hashlib, io, os, re, struct, warnings, zlib
 from contextlib import contextmanager
 from itertools import accumulate, chain, groupby, islice, repeat
 from operator import attrgetter, is_
@@ -53,13 +52,19 @@ _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _PREFIX = b'{"format":"%s","version":"%d.%d","crc32":"' % (FORMAT.encode(), *VERSION)
 _RECORDS, _END = b'"records":[\n', b']}\n'
 
+BATCH = 1000  # records that are packed and encoded, or decoded and built, together
+
 def encode_json(
     document:Document,  # header and records
 ) -> bytes:             # UTF-8 text, the same bytes in every process
     "Write a document as JSON, a record to a line. Raises `EncodeError` for what JSON cannot hold, with all the places."
-    lines = _json_lines(document.records)
-    end = b'\n' + _END if lines else _END
-    body = b''.join([*_json_header(document.header), _RECORDS, lines, end])
+    texts, found, done = [], [], 0
+    for batch in document.batches(BATCH):
+        texts.append(_json_lines(batch, done, found))
+        done += len(batch)
+    if found: raise EncodeError(found)
+    end = b'\n' + _END if texts else _END
+    body = b''.join([*_json_header(document.header), _RECORDS, b',\n'.join(texts), end])  # the header last: packing may still add to it
     return b''.join([_PREFIX, b'%08x",\n' % zlib.crc32(body), body])
 
 def _json_header(header):
@@ -68,13 +73,13 @@ def _json_header(header):
     fields = msgspec.to_builtins(header, builtin_types=(bytes,))
     return [b'%s:%s,\n' % (_encode(name), _encode(value)) for name, value in fields.items()]
 
-def _json_lines(records):
+def _json_lines(records, start, problems):
     try: lines, error, suspects = _encode_lines(records)[:-1], None, ()
     except (OverflowError, ValueError, TypeError) as e: lines, error, suspects = b'', e, range(len(records))
     if b'null' in lines: suspects = [i for i, line in enumerate(lines.split(b'\n')) if b'null' in line]  # a None, or a NaN that the encoder hid
-    found = [p for i in suspects for p in unholdable(records[i], f'$.records[{i}]')]
+    found = [p for i in suspects for p in unholdable(records[i], f'$.records[{start + i}]')]
     if error and not found: raise EncodeError(f'cannot write a record as JSON: {error}', '$.records')
-    if found: raise EncodeError(found)
+    problems += found
     return lines.replace(b'\n', b',\n')  # in JSON text a line break stands between records only
 
 # %% ../nbs/09_formats.ipynb #cab404ad
@@ -180,8 +185,6 @@ def _check_crc(data, whole, verify):
         'If it was changed on purpose, load it with verify=False and save it again', '$.crc32')
 
 # %% ../nbs/09_formats.ipynb #8ae112e2
-BATCH = 1000  # records that are decoded, and later built, together
-
 class _LayoutOf(Struct):
     "Only the layout of a record; all else is skipped."
     layout: int = 0
@@ -430,22 +433,17 @@ def _check_end(header, lines, count, verify):
 # %% ../nbs/09_formats.ipynb #fac5972d
 _FIRST, _MP_VERSION = msgspec.msgpack.encode(FORMAT), '%d.%d' % VERSION
 _MP_PREFIX = b'\x95' + _FIRST  # an array of five: format, version, header, blocks, checksum
-_CODES = {'b': 1, 'h': 2, 'i': 4, 'q': 8, 'd': 8}  # Python's array codes and their sizes in bytes, little-endian
+_CODES = {'b': 1, 'h': 2, 'i': 4, 'q': 8, 'd': 8}  # codes of Python's struct and their sizes in bytes, little-endian
 _BOXES, _LISTS = list[XYXY], (list[Number], list[int], list[Union[int, bool]])
 
 def _to_run(code, numbers):
-    run = array(code, numbers)
-    if sys.byteorder == 'big': run.byteswap()
-    return run.tobytes()
+    return struct.pack(f'<{len(numbers)}{code}', *numbers)  # faster than array(code, numbers)
 
 def _from_run(code, data):
-    run = array(code)
-    run.frombytes(data)
-    if sys.byteorder == 'big': run.byteswap()
-    return run.tolist()
+    return list(struct.unpack(f'<{len(data) // _CODES[code]}{code}', data))
 
 def int_code(numbers) -> str:
-    "The smallest array code for whole numbers; '' if there is none."
+    "The smallest code for whole numbers; '' if there is none."
     low, high = min(numbers, default=0), max(numbers, default=0)
     return next((code for code in 'bhiq' if -(1 << 8*_CODES[code] - 1) <= low and high < 1 << 8*_CODES[code] - 1), '')
 
@@ -521,8 +519,7 @@ def _column_of_lists(code, counts, data, n, type_):
     if isinstance(counts, list): counts = _column_of_numbers(counts[0], counts[1], n, int) if len(counts) == 2 and counts[0] in 'bhiq' and isinstance(counts[1], bytes) else [-1]
     else: counts = [counts]*n if type(counts) is int else [-1]
     if min(counts, default=0) < 0 or sum(counts)*width*_CODES[code] != len(data): raise ValueError(f'the counts do not fit {len(data)} bytes')
-    items = _from_run(code, data)
-    if width == 4: items = list(zip(*[iter(items)]*4))
+    items = list(struct.iter_unpack(f'<4{code}', data)) if width == 4 else _from_run(code, data)
     ends = list(accumulate(counts))
     return [items[end - count:end] for end, count in zip(ends, counts)]
 
@@ -547,11 +544,11 @@ def _parts(cls):
     tasks = [f for f in msgspec.structs.fields(cls) if f.name not in ('is_new', 'attrs', 'layout')]
     return [(f.name, f.type, msgspec.structs.fields(f.type)) for f in tasks] + [(None, cls, own)]
 
-def _blocks(records):
+def _blocks(document):
     "Records as `_Block`s, in order."
-    for k, run in groupby(records, attrgetter('layout_index')):
-        while rows := list(islice(run, BATCH)):
-            columns = []
+    for batch in document.batches(BATCH):
+        for k, run in groupby(batch, attrgetter('layout_index')):
+            rows, columns = list(run), []
             for attr, _, fields in _parts(type(rows[0])):
                 owners = list(map(attrgetter(attr), rows)) if attr else rows
                 columns += [pack_column(list(map(attrgetter(f.name), owners)), f.default, f.type) for f in fields]
@@ -563,7 +560,7 @@ def encode_msgpack(
     "Write a document as MessagePack, in columns. Raises `EncodeError` for text that is not Unicode."
     pack = msgspec.msgpack.encode
     try:
-        blocks = [Raw(pack(block)) for block in _blocks(document.records)]
+        blocks = [Raw(pack(block)) for block in _blocks(document)]
         body = pack(_Packed(FORMAT, _MP_VERSION, Raw(pack(_plain(document.header))), blocks, 0))[:-1]
     except (OverflowError, ValueError, TypeError) as e:
         found = unholdable(document.header, nan=True) + [p for i, r in enumerate(document.records) for p in unholdable(r, f'$.records[{i}]', nan=True)]
@@ -691,12 +688,13 @@ def encode_protobuf(
     document:Document,  # header and records
 ) -> bytes:             # the same bytes in every process
     "Write a document in Protocol Buffers. Raises `EncodeError` for text that is not Unicode, deep nesting and 2 GiB."
-    whole = _pb().Document(format=FORMAT, version=_MP_VERSION, records=len(document.records))
+    whole = _pb().Document(format=FORMAT, version=_MP_VERSION)
     try:
-        _to_message(_plain(document.header), whole.header)
-        for block in _blocks(document.records):
+        for block in _blocks(document):
             message = whole.blocks.add(layout=block.layout, count=block.count)
             for column in block.columns: _to_column(column, message.columns.add())
+            whole.records += block.count
+        _to_message(_plain(document.header), whole.header)
     except (OverflowError, ValueError, TypeError) as e:
         places = [(document.header, '$'), *((r, f'$.records[{i}]') for i, r in enumerate(document.records))]
         found = [p for x, path in places for p in unholdable(x, path, nan=True) + _too_deep(x, path)]

@@ -214,7 +214,10 @@ def unpack_array(data:ArrayData):
     if (data.values is UNSET) == (data.data is UNSET): raise ValueError('expected either values or data')
     found = len(data.values) if data.data is UNSET else len(data.data) / dtype.itemsize
     if found != size: raise ValueError(f'shape {data.shape} wants {size} items, found {found:g}')
-    if data.data is UNSET: return np.array(data.values, dtype=dtype).reshape(data.shape)
+    if data.data is UNSET:
+        with np.errstate(over='ignore'): array = np.array(data.values, dtype=dtype)
+        if [(type(v), v) for v in array.tolist()] != [(type(v), v) for v in data.values]: raise ValueError(f'the values are not all exactly of dtype {data.dtype}')
+        return array.reshape(data.shape)
     if dtype.kind == 'b' and data.data.strip(b'\0\1'): raise ValueError('a bool array holds bytes other than 0 and 1')
     return np.frombuffer(bytearray(data.data), dtype=dtype).reshape(data.shape)
 
@@ -429,6 +432,7 @@ class Document:
         records,        # structs of the types that `header.layouts` describe
     ):
         self.header, self.records = header, records
+    def batches(self, size): return (self.records[i:i + size] for i in range(0, len(self.records), size))
     def __repr__(self): return f'<Document: {len(self.records)} {self.header.kind}, {len(self.header.class_maps)} class maps, {len(self.header.layouts)} layouts>'
 
 # %% ../nbs/07_schema.ipynb #e38c4537

@@ -15,7 +15,7 @@ def test_a_small_benchmark(tmp_path):
     found = json.loads((tmp_path/'bench.json').read_text())
     assert set(found['results']) == {'50 x 10'}
     assert all(row[what] > 0 for best in found['results'].values() for by in best.values() for row in by.values() for what in ('dumps', 'loads', 'bytes'))
-    assert set(found['results']['50 x 10']) == {'json', 'jsonl', 'msgpack', 'pickle', 'article', 'cloudpickle', 'dill', 'jsonpickle'}
+    assert set(found['results']['50 x 10']) == {'json', 'jsonl', 'msgpack', 'protobuf', 'pickle', 'article', 'cloudpickle', 'dill', 'jsonpickle'}
     assert all(t['target'] in done.stdout for t in found['targets'])
     assert ElementTree.parse(tmp_path/'bench.svg').getroot().tag.endswith('svg')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['bench.json', 'bench.svg']
