@@ -79,13 +79,17 @@ class Writer:
         self.names, self.plans, self.task_plans, self.plans_by_class, self.unknown, self._seen_maps, self._map_ids, self._seen_metadata, self._kept = [], {}, {}, {}, [], {}, {}, {}, []
         self.at, self.task, self.extras, self.optional, self.ids, self.record_id = '$', '', {}, 0, [], None
 
-    def problem(self, place, message, cls=None):
-        "Note that something at `place` in the task cannot be stored."
-        self.problems.append(Problem(f'{self.at}.{self.task}.{place}' if place else f'{self.at}.{self.task}', message))
+    def place(self, name=''):
+        "The path of something in the task, or in the record where there is no task."
+        return '.'.join(filter(None, (self.at, self.task, name)))
 
-    def value(self, x, place):
+    def problem(self, name, message):
+        "Note that something in the task cannot be stored."
+        self.problems.append(Problem(self.place(name), message))
+
+    def value(self, x, name):
         "Plain data for any value; a problem if there is none."
-        return to_value(x, f'{self.at}.{self.task}.{place}', self.problems)
+        return to_value(x, self.place(name), self.problems)
 
     def odd(self, codec, attr, value, blank=None):
         "Keep a value that does not fit its field (a tuple for a list, say) among the component's extras."
@@ -160,7 +164,7 @@ def class_map(self:Writer, class_map):
     if not isinstance(class_map, ClassMap):
         self.problem('class_map', f'expected a ClassMap or None, found {type(class_map).__name__}')
         return None
-    data = pack_class_map(class_map, f'{self.at}.{self.task}.class_map', self.problems)
+    data = pack_class_map(class_map, self.place('class_map'), self.problems)
     key = repr(data)
     if key not in self._seen_maps:
         self._seen_maps[key] = len(self.header.class_maps)
@@ -381,7 +385,7 @@ _MASKS = {  # mask class: attributes, to data, from data
 _RESTORE_MASK = dict(zip((PolygonMask, RLEMask, EncodedMask, ArrayMask, FileMask, VocFileMask, SemanticFileMask), (restore for _, _, restore in _MASKS.values())))
 
 def _array(x, w, place):
-    if hasattr(x, 'dtype') and type(x).__module__ == 'numpy': return pack_array(x, f'{w.at}.{w.task}.{place}', w.problems)
+    if hasattr(x, 'dtype') and type(x).__module__ == 'numpy': return pack_array(x, w.place(place), w.problems)
     w.problem(place, f'expected a NumPy array, found {type(x).__name__}')
 
 def _mask_array(data):
@@ -436,7 +440,7 @@ def metadata(self:Writer, cls):
     if not isinstance(cls, type): return self.problem('keypoints', f'expected a KeypointsMetadata class, found {type(cls).__name__}')
     if cls not in self._seen_metadata:
         self._seen_metadata[cls] = len(self.header.keypoints)
-        self.header.keypoints.append(keypoints_spec(cls, f'{self.at}.{self.task}.keypoints', self.problems))
+        self.header.keypoints.append(keypoints_spec(cls, self.place('keypoints'), self.problems))
     return self._seen_metadata[cls]
 
 # %% ../nbs/08_records.ipynb #e59b21b9
@@ -454,7 +458,7 @@ class KeyPointsCodec(Codec):
         return KeypointsData(self._points(k.keypoints, w, place), w.metadata(k.metadata))
     def _points(self, x, w, place):
         natural = x.ndim == 1 and x.size and x.dtype.str in ('<i8', '<f8')
-        return x.tolist() if natural else pack_array(x, f'{w.at}.{w.task}.{place}', w.problems)
+        return x.tolist() if natural else pack_array(x, w.place(place), w.problems)
     def restore(self, components, rows, r):
         for c, points in zip(components, rows):
             c.keypoints = [KeyPoints(unpack_array(k.points) if isinstance(k.points, ArrayData) else k.points, r.metadata(k.metadata)) for k in points]

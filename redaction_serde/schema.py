@@ -107,7 +107,7 @@ def _to_value(x, path, problems, depth):
         if x in INT_RANGE: return x
         problems.append(Problem(path, f'the integer {x:.3g} does not fit in 64 bits; store it as text'))
         return None
-    if depth > MAX_DEPTH:
+    if depth >= MAX_DEPTH:
         problems.append(Problem(path, f'nested deeper than {MAX_DEPTH} levels, or containing itself'))
         return None
     if cls is list: return [_to_value(v, f'{path}[{i}]', problems, depth+1) for i, v in enumerate(x)]
