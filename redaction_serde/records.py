@@ -877,7 +877,7 @@ def _pack_predictions(predictions, w):
         pairs.append((len(records), len(records) + 1 if len(pair) == 2 else None))
         for r in pair: records.append(w.pack_record(r, f'$.records[{len(records)}]'))
     w.header.kind, w.header.pairs = 'predictions', pairs
-    yield records
+    yield from (records[i:i + BATCH] for i in range(0, len(records), BATCH))
 
 # %% ../nbs/08_records.ipynb #42b06cc8
 @contextmanager

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from test_components import StickMetadata
-from test_round_trip import boxes, class_maps, finite, ids, numbers, plain, text
+from test_round_trip import alike, boxes, class_maps, finite, ids, numbers, plain, text
 
 from redaction_serde.fidelity import compare, round_trip
 from redaction_serde.formats import ENCODERS, broken_references, decode, encode
@@ -34,9 +34,9 @@ from icevision.utils import ImgSize
 
 dtypes = st.one_of(hnp.boolean_dtypes(), hnp.integer_dtypes(), hnp.unsigned_integer_dtypes(), hnp.floating_dtypes(endianness='?', sizes=(16, 32, 64)), hnp.complex_number_dtypes(sizes=(64, 128)))
 arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))  # NaN and infinities among them
-tensors = hnp.arrays(st.sampled_from([np.float32, np.int64, np.uint8]), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)).map(torch.from_numpy)
+tensors = hnp.arrays(st.sampled_from([np.float32, np.int64, np.uint8]), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)).filter(lambda a: a.ndim or np.isfinite(a)).map(torch.from_numpy)
 paths = st.sampled_from(['m.png', 'masks/ß 漢.png', '/moved/away.png', '../up.png'])
-values = st.one_of(plain, finite, st.binary(max_size=9), st.frozensets(st.integers(-9, 9), max_size=3), st.integers(-2**80, 2**80), arrays, tensors, finite.map(np.float64), st.just(-0.0), st.just(5e-324))
+values = st.one_of(plain, finite, st.binary(max_size=9), st.frozensets(st.integers(-9, 9), max_size=3), st.integers(-2**63, 2**64 - 1), arrays, tensors, finite.map(np.float64), st.just(-0.0), st.just(5e-324))
 points = st.lists(st.one_of(finite, st.integers(-9, 900)), max_size=8)
 
 
@@ -66,7 +66,7 @@ def keypoints(draw):
     xyv = [(draw(number), draw(number), draw(st.integers(0, 2))) for _ in range(draw(st.integers(0, 3)))]
     data = [v for point in xyv for v in point]
     kind = draw(st.sampled_from([list, list, np.float32, np.int16]))
-    with np.errstate(over='ignore'): return KeyPoints(data if kind is list else np.array(data).astype(kind), draw(metadata()))
+    with np.errstate(over='ignore', invalid='ignore'): return KeyPoints(data if kind is list else np.array(data).astype(kind), draw(metadata()))
 
 
 def fill_labels(draw, c):
@@ -126,7 +126,7 @@ def filled(draw, cls):
     made = [next(c for c in record.components if type(c) is cls)] if cls in map(type, record.components) else []
     for other in [cls]*(not made) + draw(st.lists(st.sampled_from([c for c in FILL if c not in own]), max_size=3)):
         task = draw(st.sampled_from(TASKS)) if draw(st.booleans()) else None
-        component = other(task=task) if task else other()
+        component = other(task=task or tasks.common) if task or other is ClassMapRecordComponent else other()
         present = record.task_composites.get(component.task.name)
         if present is not None and any(type(c) is other for c in present.components): continue  # one of a class in a task
         record.add_component(component)
@@ -192,7 +192,7 @@ def test_it_is_kept_or_named(what, record, wrap):
     for format in ENCODERS:
         try: data = dumps(collection, format)
         except EncodeError as e:
-            assert any(p.path.startswith('$.records[0].reviewed') for p in e.problems) and e.__cause__ is None
+            assert any(p.path.replace('.attrs', '').startswith('$.records[0].reviewed') for p in e.problems)
             assert isinstance(value, (float, str)) is False or isinstance(value, str) or format.startswith('json')  # binary formats hold every float
         else:
             assert isinstance(value, float)
@@ -233,3 +233,12 @@ def test_real_files_read_in_another_process(real_data, tmp_path):
         done = subprocess.run([sys.executable, '-W', 'ignore', '-c', CHILD, str(tmp_path)], env={**os.environ, 'PYTHONHASHSEED': seed}, capture_output=True, text=True)
         found = dict(line.rsplit(' ', 1) for line in done.stdout.splitlines())
         assert found == wanted, done.stderr
+
+
+@pytest.mark.parametrize('format', ENCODERS)
+@pytest.mark.parametrize('n', [0, 1, 499, 500, 501, 1200])
+def test_predictions_in_batches(n, format):
+    """A prediction is two records: batches end between them or not."""
+    before = [Prediction(a) for a in alike(n)]
+    for p, truth in zip(before, alike(n)): p.ground_truth = truth
+    assert compare(before, loads(dumps(before, format)))
