@@ -11,9 +11,9 @@ __all__ = ['CASES', 'blank', 'fill', 'page', 'case', 'listed', 'plain_page', 'tw
            'record', 'no_background', 'another_background', 'a_class_without_boxes', 'holes', 'unlocked',
            'classes_that_are_numbers', 'two_class_maps', 'labels_without_a_class_map', 'voc_blank', 'scored_blank',
            'no_areas_or_crowds', 'crowds_that_are_bools', 'scores', 'scores_of_a_model', 'detection_with_everything',
-           'original_size', 'a_note_on_the_record', 'a_note_on_the_task', 'a_grey_page', 'grey_blank',
+           'original_size', 'a_note_on_the_record', 'a_note_on_the_task', 'grey_blank', 'a_grey_page',
            'sizes_set_and_unset', 'losses_and_scores', 'attributes_on_records_and_tasks',
-           'grey_records_and_pictures_in_memory', 'polygons', 'masked_blank', 'masks_of_every_class', 'semantic_mask',
+           'grey_records_and_pictures_in_memory', 'masked_blank', 'polygons', 'masks_of_every_class', 'semantic_mask',
            'classification_beside_detection', 'two_detections', 'tasks_with_awkward_names',
            'components_that_want_the_same_key', 'StickMetadata', 'BareMetadata', 'keypoints',
            'keypoints_of_a_class_made_in_a_function', 'empty', 'a_template', 'the_same_record_twice', 'predictions',
@@ -46,7 +46,7 @@ from icevision.data import Prediction, RecordCollection
 from icevision.parsers import COCOKeypointsMetadata
 from icevision.utils import ImgSize
 
-# %% ../nbs/14_who_keeps_what.ipynb #f5536163
+# %% ../nbs/14_who_keeps_what.ipynb #3e1ae799
 def blank() -> BaseRecord:
     "A record with the components of a COCO parser, and nothing in them."
     return BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent(), AreasRecordComponent(), IsCrowdsRecordComponent()))
@@ -66,6 +66,7 @@ def fill(
     record.detection.add_bboxes([BBox(*xyxy) for xyxy in boxes])
     return record
 
+# %% ../nbs/14_who_keeps_what.ipynb #1676f122
 def page(
     *boxes,               # coordinates of each box; without any, one redaction
     n=1,                  # pages
@@ -81,7 +82,7 @@ def page(
         if hasattr(record.detection, 'iscrowds'): record.detection.add_iscrowds([0]*len(boxes))
     return collection
 
-# %% ../nbs/14_who_keeps_what.ipynb #16ac394c
+# %% ../nbs/14_who_keeps_what.ipynb #331703e6
 CASES = {}  # name -> the function that makes it
 
 def case(
@@ -94,9 +95,11 @@ def case(
         return make
     return register
 
-def listed(record, *more):
-    "A collection of these records that cannot make new ones."
-    return RecordCollection(None).new([record, *more])
+def listed(
+    *records,           # as many as you like
+) -> RecordCollection:  # with no template for new ones
+    "A collection of these records."
+    return RecordCollection(None).new(records)
 
 # %% ../nbs/14_who_keeps_what.ipynb #34b140af
 @case('plain pages')
@@ -199,7 +202,7 @@ def labels_out_of_step():
     c[0].detection.labels.append('redaction')
     return c
 
-# %% ../nbs/14_who_keeps_what.ipynb #00b34d5b
+# %% ../nbs/14_who_keeps_what.ipynb #d9e820e8
 @case('ids and files')
 def id_is_a_number():
     "a record id of 7, as in COCO"
@@ -218,6 +221,7 @@ def the_same_file_twice():
     "two records of one image"
     return listed(record(id=1), record(id=2))
 
+# %% ../nbs/14_who_keeps_what.ipynb #1f296251
 @case('ids and files')
 def one_image_in_two_records():
     "two people's records of one image"
@@ -252,14 +256,18 @@ def an_odd_file_name():
     c[0].set_filepath('scans/ß "1"\u2028.png')
     return c
 
-# %% ../nbs/14_who_keeps_what.ipynb #0d6e47c3
-def record(*components, id=1, size=(40, 30)):
-    "A record of one scanned page with these components beside its file."
+# %% ../nbs/14_who_keeps_what.ipynb #bb2f60f0
+def record(
+    *components,    # beside the file
+    id=1,           # of any kind
+    size=(40, 30),  # width and height in pixels
+) -> BaseRecord:
+    "A record of one scanned page with components of your choice."
     r = BaseRecord((FilepathRecordComponent(), *components))
     r.set_record_id(id), r.set_filepath('scans/p1.png'), r.set_img_size(ImgSize(*size))
     return r
 
-# %% ../nbs/14_who_keeps_what.ipynb #b4897661
+# %% ../nbs/14_who_keeps_what.ipynb #9327b289
 @case('class maps')
 def no_background():
     "ids that start at 0 with the first class"
@@ -275,6 +283,7 @@ def a_class_without_boxes():
     "a class that no box belongs to"
     return page(class_map=ClassMap(['redaction', 'stamp']))
 
+# %% ../nbs/14_who_keeps_what.ipynb #bbb9af0f
 @case('class maps')
 def holes():
     "COCO ids 1 and 3, and nothing at 2"
@@ -305,7 +314,7 @@ def labels_without_a_class_map():
     r.detection.set_labels_by_id([3, np.int64(4)])
     return listed(r)
 
-# %% ../nbs/14_who_keeps_what.ipynb #42c45adf
+# %% ../nbs/14_who_keeps_what.ipynb #e2e13b68
 def voc_blank():
     "A record with the components of a VOC or VIA parser."
     return BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent()))
@@ -342,6 +351,7 @@ def scores_of_a_model():
     c[0].detection.set_scores(np.array([.75], np.float32))
     return c
 
+# %% ../nbs/14_who_keeps_what.ipynb #293d6587
 @case('detection')
 def detection_with_everything():
     "scores, two classes, a box inside out, a crowd that is True"
@@ -376,17 +386,16 @@ def a_note_on_the_task():
     c[0].detection.above_threshold = [True]
     return c
 
-@case('detection')
-def a_grey_page():
-    "a page to be opened in grey"
-    c = page(make=grey_blank)
-    return c
-
 def grey_blank():
     "A record whose file is opened in grey."
     return BaseRecord((FilepathRecordComponent(gray=True), InstancesLabelsRecordComponent(), BBoxesRecordComponent(), AreasRecordComponent(), IsCrowdsRecordComponent()))
 
-# %% ../nbs/14_who_keeps_what.ipynb #ad7fa92a
+@case('detection')
+def a_grey_page():
+    "a page to be opened in grey"
+    return page(make=grey_blank)
+
+# %% ../nbs/14_who_keeps_what.ipynb #3a961e80
 @case('other state')
 def sizes_set_and_unset():
     "an original size, no size, and a size that is a plain tuple"
@@ -403,6 +412,7 @@ def losses_and_scores():
     r.detection.set_scores([0.5, np.float32(0.1)]), r.classification.set_scores(torch.tensor([0.25]))
     return listed(r)
 
+# %% ../nbs/14_who_keeps_what.ipynb #4667d029
 @case('other state')
 def attributes_on_records_and_tasks():
     "tuples, sets, bytes, arrays and dicts with number keys as attributes"
@@ -424,7 +434,13 @@ def grey_records_and_pictures_in_memory():
     next(c for c in paper.components if type(c) is FilepathRecordComponent).gray = True
     return listed(gray, rgb, pil, paper)
 
-# %% ../nbs/14_who_keeps_what.ipynb #00339001
+# %% ../nbs/14_who_keeps_what.ipynb #eda35e24
+def masked_blank():
+    "A record with masks."
+    r = blank()
+    r.add_component(InstanceMasksRecordComponent())
+    return r
+
 @case('tasks')
 def polygons():
     "a mask drawn as a polygon"
@@ -432,12 +448,7 @@ def polygons():
     c[0].detection.add_masks([Polygon([[12.5, 8., 96., 8., 96., 20.75]])])
     return c
 
-def masked_blank():
-    "A record with masks."
-    r = blank()
-    r.add_component(InstanceMasksRecordComponent())
-    return r
-
+# %% ../nbs/14_who_keeps_what.ipynb #070cf0a3
 @case('tasks')
 def masks_of_every_class():
     "polygons, run lengths, arrays and files"
@@ -457,6 +468,7 @@ def semantic_mask():
     r.segmentation.set_mask(SemanticMaskFile('s.png'))
     return listed(r)
 
+# %% ../nbs/14_who_keeps_what.ipynb #afba7a7f
 @case('tasks')
 def classification_beside_detection():
     "several labels for a page, a second classification and a detection"
@@ -466,6 +478,7 @@ def classification_beside_detection():
     r.detection.set_class_map(ClassMap([])), r.detection.set_labels_by_id([0])
     return listed(r)
 
+# %% ../nbs/14_who_keeps_what.ipynb #b788ff8c
 @case('tasks')
 def two_detections():
     "boxes of a second task beside the first"
@@ -543,7 +556,7 @@ def predictions():
     pred.detection.set_scores(np.array([0.9], np.float32)), pred.detection.set_labels_by_id(np.array([1])), pred.detection.set_bboxes([BBox(*np.array([1, 2, 3, 4], np.float32))])
     return [Prediction(pred, truth), Prediction(record(id=6))]
 
-# %% ../nbs/14_who_keeps_what.ipynb #4a1b2ec9
+# %% ../nbs/14_who_keeps_what.ipynb #56d22851
 class StrangeRecordComponent(RecordComponent):
     "A component that nobody registered."
     strange = 1
@@ -566,6 +579,7 @@ def a_function_as_attribute():
     c[0].sort_key = lambda box: box.xmin
     return c
 
+# %% ../nbs/14_who_keeps_what.ipynb #7a8685b8
 @case('not data')
 def a_component_of_an_unknown_class():
     "a component of the user's own class"
