@@ -19,6 +19,7 @@ def run_notebook(path, timeout=600):
     """Execute one notebook as a person would in JupyterLab and return it with its outputs. Raises CellExecutionError."""
     import nbformat
     from nbclient import NotebookClient
+    from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
     nb = nbformat.read(path, as_version=4)
     skipped = [c for c in nb.cells if c.cell_type == 'code' and (
         'nbdev_export()' in c.source or any(line.replace(' ', '') == '#|eval:false' for line in c.source.splitlines()))]
@@ -30,7 +31,7 @@ def run_notebook(path, timeout=600):
         client = NotebookClient(nb, timeout=timeout, kernel_name='python3', extra_arguments=['--log-level=ERROR'], resources={'metadata': {'path': str(path.parent)}})
         client.execute(env=env)
     for cell, source in zip(skipped, sources): cell.source = source
-    return nb
+    return CoalesceStreamsPreprocessor().preprocess(nb, {})[0]  # how a kernel cuts its output into messages is left to chance
 
 
 def main():
