@@ -27,7 +27,7 @@ templates_path = [str(here/'_templates')]
 nb_execution_mode = 'off'
 nb_merge_streams = True
 nb_ipywidgets_js = {}
-myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath', 'amsmath', 'fieldlist', 'attrs_inline']
+myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath', 'amsmath', 'fieldlist', 'attrs_inline', 'attrs_block']
 myst_heading_anchors = 3
 suppress_warnings = ['mystnb.unknown_mime_type']
 

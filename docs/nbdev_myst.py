@@ -108,7 +108,7 @@ def entries_of(source):
             elif isinstance(owner, ast.Name) and not owner.id.startswith('_'): yield of_function(node, text, owner.id)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and re.fullmatch('[A-Z][A-Z0-9_]*', node.targets[0].id):
             value, comment = ast.unparse(node.value), re.search(r'#\s*(.*)$', lines[node.end_lineno - 1][node.end_col_offset:])
-            yield Entry('data', node.targets[0].id, f' = {value}' if len(value) < 60 else '', comment[1] if comment else '')
+            if comment or len(value) < 60: yield Entry('data', node.targets[0].id, f' = {value}' if len(value) < 60 else '', comment[1] if comment else '')
 
 
 # -- links -------------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def relink(text, pages):
     def one(match):
         target, _, anchor = match[2].partition('#')
         anchor = f'#{anchor}' if anchor else ''
-        if target.endswith('.ipynb') and target in pages: return f'{match[1]}{pages[target]}.md{anchor})'
+        if target.endswith('.ipynb') and target in pages: return f'{match[1]}{pages[target]}.ipynb{anchor.lower()})'
         if target.endswith('.ipynb'): return f'{match[1]}{BLOB}/nbs/{target})'
         if target in ('../CHANGELOG.md', '../CONTRIBUTING.md'): return f'{match[1]}{target[3:].lower()}{anchor})'
         if target.startswith('../'): return f'{match[1]}{BLOB}/{target[3:]}{anchor})'

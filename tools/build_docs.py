@@ -85,8 +85,7 @@ def write_pages(notebooks, source):
         inside = [(page, a) for page, a in about.items() if a.get('group') == name]
         if not inside: continue
         lines = [f'# {title}', '', f'> {text}', '']
-        for page, a in inside:
-            lines += [f'- [{a["title"]}]({page}.ipynb)  ', f'  {a["lead"]}']
+        lines += ['{.lessons}'] + [line for page, a in inside for line in (f'[{a["title"]}]({page}.ipynb)', f': {a["lead"]}', '')]
         write(source/f'{name}.md', '\n'.join(lines) + '\n\n' + toc(page for page, _ in inside))
         about[name] = dict(title=title, description=plain(text))
     write(source/'api.md', api_page(modules, about, links))
