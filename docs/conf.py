@@ -19,7 +19,7 @@ project, release = settings['title'], settings['version']
 author, copyright = settings['author'], settings['copyright']
 html_baseurl = settings['doc_host'] + settings['doc_baseurl']
 
-extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton', 'sphinx_design']
+extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton']
 exclude_patterns = ['pages.json']
 templates_path = [str(here/'_templates')]
 
@@ -43,7 +43,7 @@ toc_object_entries = False
 html_theme = 'sphinx_book_theme'
 html_title = project
 html_static_path = [str(here/'_static')]
-html_css_files = ['site.css']
+html_css_files = ['icons.css', 'site.css']  # icons.css is written when the pages are known
 html_js_files = [('site.js', {'defer': 'defer'})]
 html_favicon = str(here/'_static'/'icon.svg')
 html_last_updated_fmt = None
@@ -51,6 +51,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_permalinks_icon = '#'
 pygments_style = 'a11y-high-contrast-light'
+html_domain_indices = False  # api.md is better
 html_theme_options = {
     'logo': {'text': project, 'image_light': '_static/icon.svg', 'image_dark': '_static/icon.svg', 'alt_text': ''},
     'navbar_persistent': [],

@@ -47,8 +47,8 @@ def write(path, text):
 def execute_all(paths):
     """Notebooks by path, executed two at a time. One that fails stops the build."""
     with ThreadPoolExecutor(2) as pool:
-        waiting = {path: pool.submit(executed, path, say) for path in paths}
-        try: return {path: one.result() for path, one in waiting.items()}
+        waiting = {path: pool.submit(executed, path, say) for path in reversed(paths)}  # the last ones take longest
+        try: return {path: waiting[path].result() for path in paths}
         except Exception as e:
             pool.shutdown(cancel_futures=True)
             sys.exit(f'docs: a notebook failed\n{e}')
@@ -161,7 +161,7 @@ def shrink(path, target):
     return name, image.size
 
 
-def finish_page(text, depth, sizes, base=None):
+def finish_page(text, sizes):
     """A page as Sphinx wrote it, with its pictures as small files that load when they are needed."""
     def picture(match):
         tag = match[0]
@@ -187,15 +187,32 @@ def embedded(text, folder, prefix):
     return re.sub(r'src="data:image/(png|jpeg|webp);base64,([A-Za-z0-9+/=\s]+)"', one, text)
 
 
+def icons(pages, script):
+    """The few icons that the pages use, as a style sheet: Font Awesome's script would bring two thousand and weigh 1.5 MB."""
+    names = {'xmark'} | {n for text in pages for tag in re.findall(r'<i\b[^>]*class="([^"]*)"', text) for n in re.findall(r'\bfa-([a-z-]+)', tag)}
+    drawn = dict()
+    for name in sorted(names - {'solid', 'brands', 'regular', 'lg', 'fw', 'sm'}):
+        found = re.search(rf'[,{{]"?{name}"?:\[(\d+),(\d+),\[[^\]]*\],"\w+","([^"]+)"\]', script)
+        if found: drawn[name] = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {found[1]} {found[2]}'><path d='{found[3]}'/></svg>"
+    rules = [f'.fa-{name} {{ --icon: url("data:image/svg+xml,{svg.replace("<", "%3C").replace(">", "%3E").replace("#", "%23")}") }}' for name, svg in drawn.items()]
+    return '\n'.join(['/* Icons of Font Awesome Free, https://fontawesome.com, CC BY 4.0 */',
+                      'i.fas, i.fab, i.far, i.fa-solid, i.fa-brands, i.fa-regular { display: inline-block; width: 1.1em; height: 1em; vertical-align: -.125em; '
+                      'background: currentColor; mask: var(--icon) center / contain no-repeat; -webkit-mask: var(--icon) center / contain no-repeat }',
+                      'i.fa-lg { font-size: 1.25em }', *rules]) + '\n'
+
+
 def finish(html, about, notebooks, target):
     """What Sphinx wrote, made lighter, with downloads, cards and a map of the site."""
     import nbformat
     shutil.copytree(html, target, ignore=shutil.ignore_patterns('_images', '.buildinfo*', 'objects.inv.txt', '*.map'))
     pictures = target/'_images'
     pages = {p: embedded(p.read_text(encoding='utf-8'), html/'_images', '../'*(len(p.relative_to(target).parts) - 1)) for p in target.rglob('*.html')}
+    script = target/'_static'/'scripts'/'fontawesome.js'
+    (target/'_static'/'icons.css').write_text(icons(pages.values(), script.read_text(encoding='utf-8')), encoding='utf-8')
+    script.unlink()
     sizes = {p.name: shrink(p, pictures) for p in sorted((html/'_images').glob('*')) if p.suffix in ('.png', '.jpeg', '.jpg', '.webp')}
     for page, text in pages.items():
-        text = finish_page(text, 0, sizes)
+        text = re.sub(r'<script[^>]*fontawesome\.js[^>]*></script>\s*|<link[^>]*fontawesome[^>]*>\s*', '', finish_page(text, sizes))
         if page.name == '404.html':  # served for any address, so that its links cannot be relative
             text = re.sub(r'(href|src)="#', r'\1="404.html#', text).replace('<head>', f'<head>\n<base href="{BASE}">', 1)
         page.write_text(text, encoding='utf-8')
@@ -207,6 +224,21 @@ def finish(html, about, notebooks, target):
     (target/'sitemap.xml').write_text(f'<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{urls}</urlset>\n', encoding='utf-8')
     (target/'robots.txt').write_text(f'User-agent: *\nAllow: /\nSitemap: {host}sitemap.xml\n', encoding='utf-8')
     (target/'.nojekyll').touch()
+
+
+def npm():
+    """The folder of packages from npm, pinned by docs/package-lock.json; None, with a word, where they cannot be had."""
+    folder = ROOT/'build'/'npm'
+    with alone('npm'):
+        wanted = digest(ROOT/'docs'/'package-lock.json')
+        if (folder/'.stamp').exists() and (folder/'.stamp').read_text() == wanted: return folder/'node_modules'
+        if not shutil.which('npm'): return say('no npm on this machine')
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ('package.json', 'package-lock.json'): shutil.copy(ROOT/'docs'/name, folder)
+        done = subprocess.run(['npm', 'ci', '--ignore-scripts', '--no-audit', '--no-fund'], cwd=folder, capture_output=True, text=True)
+        if done.returncode: return say(f'npm could not install: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}')
+        (folder/'.stamp').write_text(wanted)
+        return folder/'node_modules'
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------
@@ -227,6 +259,10 @@ def build(lite=True):
         notebooks = execute_all(paths)
         say(f'{len(paths)} notebooks are executed, {time.perf_counter() - start:.0f} s')
         source, html, final = WORK/'source', WORK/'html', WORK/'final'
+        made_by = digest(ROOT/'docs', Path(__file__).resolve())
+        if not (WORK/'.made-by').exists() or (WORK/'.made-by').read_text() != made_by:
+            shutil.rmtree(WORK, ignore_errors=True)
+            write(WORK/'.made-by', made_by)
         about = write_pages(notebooks, source)
         for old in source.glob('*.*'):
             if old.suffix in ('.md', '.ipynb') and old.stem not in about and old.stem != '404': old.unlink()

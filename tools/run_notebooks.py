@@ -60,7 +60,7 @@ def alone(name):
 def kept(path):
     """Where the executed form of a notebook is kept: the name depends on all that its outputs depend on."""
     python = '.'.join(map(str, sys.version_info[:3]))
-    key = digest(path, ROOT/'redaction_serde', ROOT/'constraints.txt', ROOT/'settings.ini', Path(__file__).resolve())
+    key = digest(path, ROOT/'redaction_serde', ROOT/'constraints.txt', Path(__file__).resolve())
     return KEPT/f'{path.stem}-{python}-{key}.ipynb'
 
 
