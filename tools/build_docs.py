@@ -62,7 +62,7 @@ def group_of(path):
 def toc(entries, caption=''): return '\n'.join(['```{toctree}', ':hidden:', *([f':caption: {caption}'] if caption else []), '', *entries, '```', ''])
 
 
-def write_pages(notebooks, source):
+def write_pages(notebooks, source, in_browser):
     """Everything that Sphinx reads. Returns what is known of each page."""
     import nbformat
     from nbdev_myst import Links, convert, module_of, page_name, public, read, title_and_lead
@@ -71,7 +71,8 @@ def write_pages(notebooks, source):
     for path, nb in notebooks.items():
         cells = read(nb)
         title, lead = title_and_lead(nb)
-        about[names[path.name]] = dict(title=title, description=plain(lead), lead=lead, notebook=path.name, group=group_of(path), module=module_of(cells))
+        about[names[path.name]] = dict(title=title, description=plain(lead), lead=lead, notebook=path.name, group=group_of(path), module=module_of(cells),
+                                         lite=path.name in in_browser)
         if module_of(cells): modules[module_of(cells)] = (names[path.name], public(cells))
     links = Links({m: entries for m, (_, entries) in modules.items()})
     for path, nb in notebooks.items():
@@ -79,7 +80,8 @@ def write_pages(notebooks, source):
         if name == 'index':
             groups = [g for g, *_ in GROUPS if any(a.get('group') == g for a in about.values())]
             made.cells.append(nbformat.v4.new_markdown_cell(toc([*groups, 'api', 'changelog', 'contributing'])))
-            made.cells[-1].pop('id', None)
+        if name != 'index': made.cells.insert(1, nbformat.v4.new_markdown_cell(ways_to_run(path.name, path.name in in_browser)))
+        for cell in made.cells: cell.pop('id', None)
         write(source/f'{name}.ipynb', nbformat.writes(made))
     for name, title, _, text in GROUPS:
         inside = [(page, a) for page, a in about.items() if a.get('group') == name]
@@ -95,6 +97,13 @@ def write_pages(notebooks, source):
         about[name] = dict(title=name.capitalize(), description=f'{name.capitalize()} of redaction_serde.')
     write(source/'404.md', '---\norphan: true\n---\n# There is no such page\n\nIt may have been renamed. Go to the [first page](index.ipynb), look through the [API index](api.md), or search.\n')
     return about
+
+
+def ways_to_run(name, lite):
+    """The line under a lesson's title."""
+    here = f'<a href="lite/notebooks/index.html?path={name}">in this browser</a>, ' if lite else ''
+    why = '' if lite else ' It cannot run in a browser: it needs packages that are not made for that.'
+    return f'{{.run-it}}\nRun this lesson {here}with `make lab`, or <a href="_notebooks/{name}" download>download it</a>.{why}\n'
 
 
 def plain(text): return re.sub(r'\s+', ' ', re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', text).replace('`', '').replace('*', '')).strip()
@@ -175,6 +184,12 @@ def finish_page(text, sizes):
     return re.sub(r'<img [^>]*>', picture, text)
 
 
+def named(text):
+    """The theme's controls, with the names that screen readers want."""
+    text = re.sub(r'(<button class="btn search-button-field[^>]*?) title="[^"]*" aria-label="[^"]*"|(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"', r'\1\2', text)
+    return re.sub(r'(<a class="reference internal" href="[^"]*">\s*([^<]*?)\s*</a>\s*<details[^>]*>\s*<summary)>', r'\1 aria-label="Pages of \2">', text)
+
+
 def embedded(text, folder, prefix):
     """Pictures that an output carries in itself, as files."""
     import base64
@@ -212,7 +227,7 @@ def finish(html, about, notebooks, target):
     script.unlink()
     sizes = {p.name: shrink(p, pictures) for p in sorted((html/'_images').glob('*')) if p.suffix in ('.png', '.jpeg', '.jpg', '.webp')}
     for page, text in pages.items():
-        text = re.sub(r'<script[^>]*fontawesome\.js[^>]*></script>\s*|<link[^>]*fontawesome[^>]*>\s*', '', finish_page(text, sizes))
+        text = re.sub(r'<script[^>]*fontawesome\.js[^>]*></script>\s*|<link[^>]*fontawesome[^>]*>\s*', '', named(finish_page(text, sizes)))
         if page.name == '404.html':  # served for any address, so that its links cannot be relative
             text = re.sub(r'(href|src)="#', r'\1="404.html#', text).replace('<head>', f'<head>\n<base href="{BASE}">', 1)
         page.write_text(text, encoding='utf-8')
@@ -249,6 +264,25 @@ def stamp(lite):
                   ROOT/'CHANGELOG.md', ROOT/'CONTRIBUTING.md') + f' {sys.version_info[:3]} lite={lite}'
 
 
+def lessons_in_browser(notebooks):
+    """JupyterLite with the lessons that can run in it: the folder and their file names. (None, …) where it cannot be made."""
+    import lite
+    folder, work = ROOT/'build'/'lite', ROOT/'build'/'lite-work'
+    wanted = digest(ROOT/'nbs', ROOT/'redaction_serde', ROOT/'constraints.txt', ROOT/'docs'/'package-lock.json', ROOT/'tools'/'lite.py')
+    lessons = {path.name: made for path, nb in notebooks.items() if path.stem != 'index' for made in [lite.lesson(nb)] if made}
+    if (folder/'.stamp').exists() and (folder/'.stamp').read_text() == wanted: return folder, set(lessons)
+    if not (packages := npm()): return None, set()
+    start = time.perf_counter()
+    shutil.rmtree(folder, ignore_errors=True)
+    try: lite.build(lessons, packages, folder, work)
+    except RuntimeError as e:
+        say(f'no lessons in the browser this time. {e}')
+        return None, set()
+    (folder/'.stamp').write_text(wanted)
+    say(f'{len(lessons)} lessons can run in the browser, {time.perf_counter() - start:.0f} s')
+    return folder, set(lessons)
+
+
 def build(lite=True):
     """Bring _site/ up to date. Whoever else is at it is waited for."""
     with alone('site'):
@@ -263,7 +297,8 @@ def build(lite=True):
         if not (WORK/'.made-by').exists() or (WORK/'.made-by').read_text() != made_by:
             shutil.rmtree(WORK, ignore_errors=True)
             write(WORK/'.made-by', made_by)
-        about = write_pages(notebooks, source)
+        folder, in_browser = lessons_in_browser(notebooks) if lite else (None, set())
+        about = write_pages(notebooks, source, in_browser)
         for old in source.glob('*.*'):
             if old.suffix in ('.md', '.ipynb') and old.stem not in about and old.stem != '404': old.unlink()
         if (ROOT/'nbs'/'images').is_dir(): shutil.copytree(ROOT/'nbs'/'images', source/'images', dirs_exist_ok=True)
@@ -274,6 +309,7 @@ def build(lite=True):
         if done.returncode: sys.exit('docs: Sphinx is not content')
         if final.exists(): shutil.rmtree(final)
         finish(html, about, notebooks, final)
+        if folder: shutil.copytree(folder, final/'lite', ignore=shutil.ignore_patterns('.stamp', '.cache', '*.doit*'))
         say(f'{len(list(final.rglob("*.html")))} pages, {time.perf_counter() - start:.0f} s')
         if SITE.exists(): shutil.rmtree(SITE)
         final.rename(SITE)

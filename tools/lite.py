@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import symtable
 import sys
 import sysconfig
 import tempfile
@@ -20,7 +21,7 @@ OURS = ['msgspec', 'fastcore', 'protobuf', 'typing-extensions']              # w
 IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}    # their names in an import statement
 ROOMS = {'schema', 'formats', 'hexdump', 'pickles'}                          # modules of ours that need nothing else
 NEVER = {'subprocess', 'signal', 'socket', 'multiprocessing', 'ctypes', 'resource'}  # can be imported there, but not used
-ENOUGH = .5  # a lesson is offered if at least this part of its code can run
+ENOUGH = .45  # a lesson is offered if at least this part of its cells can run
 
 
 # -- which part of a notebook ------------------------------------------------------------------------------------------
@@ -37,17 +38,16 @@ def has(module):
     return top in sys.stdlib_module_names or top in IMPORTS
 
 
-def bound(node):
-    """Names that a piece of code gives a value."""
-    names = set()
-    for n in ast.walk(node):
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store): names.add(n.id)
-        elif isinstance(n, (ast.FunctionDef, ast.ClassDef)): names.add(n.name)
-        elif isinstance(n, (ast.Import, ast.ImportFrom)): names |= {(a.asname or a.name).split('.')[0] for a in n.names}
-    return names
-
-
-def used(node): return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+def names(source):
+    """The global names that a cell binds, and those that it uses, in functions too."""
+    def walk(table, top):
+        for symbol in table.get_symbols():
+            if top and (symbol.is_assigned() or symbol.is_imported()): bound.add(symbol.get_name())
+            if symbol.is_referenced() and (top or symbol.is_global()): used.add(symbol.get_name())
+        for child in table.get_children(): walk(child, False)
+    bound, used = set(), set()
+    walk(symtable.symtable(source, 'cell', 'exec'), True)
+    return bound, used
 
 
 def thinned(source, tree):
@@ -60,56 +60,52 @@ def thinned(source, tree):
             lost |= {(a.asname or a.name).split('.')[0] for a in node.names if a.name in gone}
             node.names = [a for a in node.names if a.name not in gone]
         else:
-            lost |= bound(node)
+            lost |= {a.asname or a.name for a in node.names}
             node.names = []
     tree.body = [n for n in tree.body if getattr(n, 'names', True)]
     return (ast.unparse(tree) if lost else source), lost
 
 
-def lesson(nb):
-    """(notebook for the browser, titles of what was left out), or (None, …) if too little is left.
+def shown(cell, wants):
+    """A cell that cannot run in a browser, as text, with what it printed when the site was built."""
+    text = f'```python\n{cell.source}\n```\n\n*This cell is shown, not run: it wants {", ".join(f"`{w}`" for w in sorted(wants)[:4])}.*'
+    said = ''.join(o.get('text') or ''.join(o.get('data', {}).get('text/plain', '')) for o in cell.outputs)
+    return text + (f'\n\n```text\n{said.rstrip()[:2000]}\n```' if said.strip() else '')
 
-    A section that needs a package which is not there is left out whole, and so is one that needs a name from such a section.
+
+def lesson(nb):
+    """An executed notebook for the browser, or None if too little of it (`ENOUGH`) can run there.
+
+    A cell that needs a package which a browser does not have is shown with its output instead, and so is one that builds on it.
     """
     import nbformat
-    sections, lost, kept, left_out, total, ran = [[]], set(NEVER), [], [], 0, 0
+    lost, cells, total, ran = set(NEVER), [], 0, 0
     for cell in nb.cells:
-        if cell.cell_type == 'markdown' and cell.source.startswith('## '): sections.append([])
-        sections[-1].append(cell)
-    for number, section in enumerate(sections):
-        cells, names, blocked, code = [], set(), False, 0
-        for cell in section:
-            if cell.cell_type != 'code':
-                cells.append(nbformat.v4.new_markdown_cell(cell.source))
-                continue
-            source = '\n'.join(line for line in cell.source.split('\n') if not line.startswith('#|'))
-            if 'nbdev_export()' in source or not source.strip(): continue
-            try: tree = ast.parse(source)
-            except SyntaxError: blocked = True; break
-            code += 1
-            source, gone = thinned(source, tree)
-            lost |= gone
-            names |= bound(tree)
-            local = {n for x in ast.walk(tree) if isinstance(x, (ast.FunctionDef, ast.Lambda)) for n in [a.arg for a in x.args.args + x.args.kwonlyargs]}
-            if used(tree) & (lost - (names - NEVER) - local) or any(missing(n) for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))): blocked = True
-            if source.strip(): cells.append(nbformat.v4.new_code_cell(source))
-        total += code
-        if blocked and number:
-            lost |= names
-            left_out.append(section[0].source.split('\n')[0][3:])
+        if cell.cell_type != 'code':
+            cells.append(nbformat.v4.new_markdown_cell(cell.source))
             continue
-        if blocked: return None, [s[0].source.split('\n')[0][3:] for s in sections[1:]]
-        ran += code
-        lost -= names - NEVER
-        kept += cells
-    if os.environ.get('LITE_DEBUG'): print(f'{ran} of {total}')
-    if total and ran/total < ENOUGH: return None, left_out
+        source = '\n'.join(line for line in cell.source.split('\n') if not line.startswith('#|'))
+        if 'nbdev_export()' in source or not source.strip(): continue
+        total += 1
+        tree = ast.parse(source)
+        thin, gone = thinned(source, tree)
+        bound, used = names(thin)
+        wants = used & (lost | gone)
+        deep = [m for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for m in missing(n)]
+        if wants or deep or (gone and not thin.strip()):
+            lost |= bound | gone
+            cells.append(nbformat.v4.new_markdown_cell(shown(cell, wants or set(deep) or gone)))
+            continue
+        lost = (lost - bound | gone) | NEVER
+        ran += 1
+        cells.append(nbformat.v4.new_code_cell(thin))
+    if ran < ENOUGH*total: return None
     note = 'This copy runs in your browser, on Pyodide; nothing is sent anywhere. Run all cells from the menu *Run*, or one at a time with Shift+Enter.'
-    if left_out: note += ' It leaves out what needs packages that a browser does not have: ' + ', '.join(f'*{t}*' for t in left_out) + '.'
-    kept.insert(1, nbformat.v4.new_markdown_cell(note))
-    made = nbformat.v4.new_notebook(cells=kept, metadata={'kernelspec': {'name': 'python', 'display_name': 'Python (Pyodide)', 'language': 'python'}, 'language_info': {'name': 'python'}})
+    if ran < total: note += f' {ran} of its {total} cells can run here; the others are shown with what they printed.'
+    cells.insert(1, nbformat.v4.new_markdown_cell(note))
+    made = nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python', 'display_name': 'Python (Pyodide)', 'language': 'python'}, 'language_info': {'name': 'python'}})
     for i, cell in enumerate(made.cells): cell['id'] = f'cell-{i}'
-    return made, left_out
+    return made
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -126,11 +122,14 @@ def pin(name):
     return found and found[1]
 
 
+def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
+
+
 def closure(names, packages):
     """Packages with all that they depend on, as Pyodide's lock file has it."""
     found, queue = {}, list(names)
     while queue:
-        name = queue.pop()
+        name = canonical(queue.pop())
         if name in found: continue
         found[name] = packages.get(name) or {'name': name, 'depends': [], 'imports': [], 'install_dir': 'site', 'package_type': 'package', 'unvendored_tests': False}
         queue += found[name]['depends']
@@ -170,10 +169,10 @@ def pyodide(npm, target):
     wheels(found, lock['info'], target)
     found['redaction-serde'] = {**closure(['x'], {})['x'], 'name': 'redaction-serde', 'depends': ['msgspec'], 'imports': ['redaction_serde']}
     our_wheel(target)
-    files = {re.sub(r'[-_.]+', '-', p.name.split('-')[0]).lower(): p for p in target.glob('*.whl')}
+    files = {canonical(p.name.split('-')[0]): p for p in target.glob('*.whl')}
     imports = {'fastcore': ['fastcore'], 'comm': ['comm'], 'protobuf': ['google', 'google.protobuf']}
     for name, p in found.items():
-        path = files[re.sub(r'[-_.]+', '-', name).lower()]
+        path = files[name]
         p.update(file_name=path.name, version=path.name.split('-')[1], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         if not p['imports']: p['imports'] = imports.get(name, [name.replace('-', '_')])
     (target/'pyodide-lock.json').write_text(json.dumps({'info': lock['info'], 'packages': found}), encoding='utf-8')
