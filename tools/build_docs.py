@@ -269,16 +269,15 @@ def lessons_in_browser(notebooks):
     import lite
     folder, work = ROOT/'build'/'lite', ROOT/'build'/'lite-work'
     wanted = digest(ROOT/'nbs', ROOT/'redaction_serde', ROOT/'constraints.txt', ROOT/'docs'/'package-lock.json', ROOT/'tools'/'lite.py')
-    lessons = {path.name: made for path, nb in notebooks.items() if path.stem != 'index' for made in [lite.lesson(nb)] if made}
-    if (folder/'.stamp').exists() and (folder/'.stamp').read_text() == wanted: return folder, set(lessons)
+    if (folder/'.stamp').exists() and (folder/'.stamp').read_text().startswith(wanted): return folder, set((folder/'.stamp').read_text().split()[1:])
     if not (packages := npm()): return None, set()
     start = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
-    try: lite.build(lessons, packages, folder, work)
+    try: lessons = lite.build({path.name: nb for path, nb in notebooks.items() if path.stem != 'index'}, packages, folder, work)
     except RuntimeError as e:
         say(f'no lessons in the browser this time. {e}')
         return None, set()
-    (folder/'.stamp').write_text(wanted)
+    (folder/'.stamp').write_text(' '.join([wanted, *lessons]))
     say(f'{len(lessons)} lessons can run in the browser, {time.perf_counter() - start:.0f} s')
     return folder, set(lessons)
 

@@ -73,10 +73,11 @@ def shown(cell, wants):
     return text + (f'\n\n```text\n{said.rstrip()[:2000]}\n```' if said.strip() else '')
 
 
-def lesson(nb):
+def lesson(nb, failing=()):
     """An executed notebook for the browser, or None if too little of it (`ENOUGH`) can run there.
 
     A cell that needs a package which a browser does not have is shown with its output instead, and so is one that builds on it.
+    `failing` are the sources of cells that were tried and failed.
     """
     import nbformat
     lost, cells, total, ran = set(NEVER), [], 0, 0
@@ -92,9 +93,9 @@ def lesson(nb):
         bound, used = names(thin)
         wants = used & (lost | gone)
         deep = [m for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for m in missing(n)]
-        if wants or deep or (gone and not thin.strip()):
+        if wants or deep or (gone and not thin.strip()) or thin in failing:
             lost |= bound | gone
-            cells.append(nbformat.v4.new_markdown_cell(shown(cell, wants or set(deep) or gone)))
+            cells.append(nbformat.v4.new_markdown_cell(shown(cell, wants or set(deep) or gone or {'more than a browser has'})))
             continue
         lost = (lost - bound | gone) | NEVER
         ran += 1
@@ -178,14 +179,31 @@ def pyodide(npm, target):
     (target/'pyodide-lock.json').write_text(json.dumps({'info': lock['info'], 'packages': found}), encoding='utf-8')
 
 
-def build(lessons, npm, target, work):
-    """Make the folder: the notebook app, Pyodide, the lessons. `lessons` maps file names to notebooks."""
+def tried(notebooks, folder, contents):
+    """Write the lessons that run in Pyodide from first to last, after trying each of them. Returns their names."""
     import nbformat
+    written = []
+    for name, nb in notebooks.items():
+        failing = set()
+        while made := lesson(nb, failing):
+            nbformat.write(made, contents/name)
+            done = subprocess.run(['node', ROOT/'tools'/'try_in_pyodide.mjs', folder, contents/name], capture_output=True, text=True)
+            if done.returncode not in (0, 1): raise RuntimeError(f'Pyodide in node: {done.stderr[-500:]}')
+            new = set(json.loads(done.stdout)) - failing
+            if not new: break
+            failing |= new
+        if made: written.append(name)
+        else: (contents/name).unlink(missing_ok=True)
+    return written
+
+
+def build(notebooks, npm, target, work):
+    """Make the folder: the notebook app, Pyodide, the lessons. Returns the names of those that can run there, of `notebooks` by file name."""
     shutil.rmtree(work, ignore_errors=True)
     contents = work/'contents'
     contents.mkdir(parents=True)
-    for name, nb in lessons.items(): nbformat.write(nb, contents/name)
     pyodide(npm, work/'static'/'pyodide')
+    names = tried(notebooks, work/'static'/'pyodide', contents)
     settings = {'jupyter-lite-schema-version': 0, 'jupyter-config-data': {'appName': 'redaction_serde', 'litePluginSettings': {'@jupyterlite/pyodide-kernel-extension:kernel': {
         'pyodideUrl': './static/pyodide/pyodide.mjs', 'disablePyPIFallback': True,
         'loadPyodideOptions': {'lockFileURL': './static/pyodide/pyodide-lock.json', 'packages': ['micropip', 'comm', 'ipython', 'jedi']}}}}}
@@ -194,3 +212,4 @@ def build(lessons, npm, target, work):
          '--apps', 'notebooks', '--no-sourcemaps', '--no-unused-shared-packages'], 'jupyter lite build', cwd=work,
         env={**os.environ, 'JUPYTER_PREFER_ENV_PATH': '1', 'JUPYTER_PATH': str(Path(sysconfig.get_path('data'))/'share'/'jupyter')})
     for unused in target.rglob('*.map'): unused.unlink()
+    return names

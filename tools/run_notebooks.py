@@ -43,7 +43,7 @@ def digest(*paths):
     """SHA-256 of the contents and names of files and of whole folders, as a short text."""
     sha = hashlib.sha256()
     for path in paths:
-        for file in sorted(p for p in (path.rglob('*') if path.is_dir() else [path]) if p.is_file() and '__pycache__' not in p.parts):
+        for file in sorted(p for p in (path.rglob('*') if path.is_dir() else [path]) if p.is_file() and not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts)):
             sha.update(f'{file.relative_to(ROOT)} {file.stat().st_size}\n'.encode() + file.read_bytes())
     return sha.hexdigest()[:20]
 
