@@ -10,7 +10,7 @@ __all__ = ['BATCH', 'MAX_MESSAGES', 'ENCODERS', 'FORMATS', 'unholdable', 'encode
            'replacing', 'write_file', 'read_file', 'read_one', 'broken_references', 'check']
 
 # %% ../nbs/09_formats.ipynb #96e548ad
-import gzip, hashlib, io, os, re, struct, warnings, zlib
+import gzip, hashlib, io, os, re, struct, sys, warnings, zlib
 from contextlib import contextmanager
 from itertools import accumulate, chain, groupby, islice, repeat
 from operator import attrgetter, is_
@@ -759,7 +759,7 @@ def unzip_bytes(
 ) -> bytes:
     "Unpack gzip. Raises `LimitError` before more than `limits.bytes` are held, `DecodeError` for what is not one whole gzip member."
     unpack = zlib.decompressobj(wbits=31)
-    try: out = unpack.decompress(data, limits.bytes + 1)
+    try: out = unpack.decompress(data, min(limits.bytes + 1, sys.maxsize))
     except zlib.error as e: raise DecodeError(f'not whole gzip: {e}') from None
     if len(out) > limits.bytes: raise LimitError(f'unpacks to more than {limits.bytes} bytes; raise Limits(bytes=…)')
     if not unpack.eof: raise DecodeError('the gzip data end too early')

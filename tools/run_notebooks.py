@@ -3,8 +3,12 @@
     python tools/run_notebooks.py [--store] [NAME ...]
 
 Without names: all of nbs/. With --store the outputs are kept in the notebooks, which are then cleaned as `nbdev_clean` does.
+The tests and the site share what `executed` returns, so that no notebook runs twice for the same sources.
 """
 import argparse
+import contextlib
+import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT/'build'/'executed'  # notebooks with the outputs of their last run
 
 
 def run_notebook(path, timeout=600):
@@ -32,6 +37,46 @@ def run_notebook(path, timeout=600):
         client.execute(env=env)
     for cell, source in zip(skipped, sources): cell.source = source
     return CoalesceStreamsPreprocessor().preprocess(nb, {})[0]  # how a kernel cuts its output into messages is left to chance
+
+
+def digest(*paths):
+    """SHA-256 of the contents and names of files and of whole folders, as a short text."""
+    sha = hashlib.sha256()
+    for path in paths:
+        for file in sorted(p for p in (path.rglob('*') if path.is_dir() else [path]) if p.is_file() and not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts)):
+            sha.update(f'{file.relative_to(ROOT)} {file.stat().st_size}\n'.encode() + file.read_bytes())
+    return sha.hexdigest()[:20]
+
+
+@contextlib.contextmanager
+def alone(name):
+    """One process at a time between here and the end of the block; the others wait."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(KEPT/f'.{name}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def kept(path):
+    """Where the executed form of a notebook is kept: the name depends on all that its outputs depend on."""
+    python = '.'.join(map(str, sys.version_info[:3]))
+    key = digest(path, ROOT/'redaction_serde', ROOT/'constraints.txt', Path(__file__).resolve())
+    return KEPT/f'{path.stem}-{python}-{key}.ipynb'
+
+
+def executed(path, said=lambda text: None):
+    """The notebook with its outputs, from a run of exactly these sources: an earlier one if there is, else one now."""
+    import nbformat
+    with alone(path.stem):
+        target = kept(path)
+        if not target.exists():
+            start = time.perf_counter()
+            nb = run_notebook(path)
+            said(f'{path.stem}: {time.perf_counter() - start:.0f} s')
+            for old in KEPT.glob(f'{path.stem}-*.ipynb'): old.unlink()
+            nbformat.write(nb, target.with_suffix('.part'))
+            target.with_suffix('.part').replace(target)
+        return nbformat.read(target, as_version=4)
 
 
 def main():

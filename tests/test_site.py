@@ -1,0 +1,257 @@
+"""The site, as it is built, and as Chromium shows it: every page, wide and narrow, light and dark."""
+import json
+import re
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlparse
+
+import build_docs
+import pytest
+from build_docs import BASE, ROOT, SITE
+from bs4 import BeautifulSoup
+
+NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+LESSONS = [re.sub(r'^\d+[a-z]*_', '', p.stem) for p in NOTEBOOKS]
+MODULES = [f'_modules/{p.parent.name}/{p.stem}' for p in sorted((ROOT/'redaction_serde').glob('*.py')) if p.stem not in ('__init__', '_modidx', 'document_pb2')]
+OTHERS = ['api', 'changelog', 'contributing', 'genindex', 'search', '404', '_modules/index']
+GROUPS = [g for g, *_ in build_docs.GROUPS if any(build_docs.group_of(p) == g for p in NOTEBOOKS)]
+PAGES = [*LESSONS, *GROUPS, *OTHERS, *MODULES]
+MACHINE_PATHS = re.compile(r'/(?:home|root|Users|tmp|var/folders|work)/[a-z]')
+CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
+in_browser = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (`apt install chromium`): the pages are not tested in a browser here')
+
+
+@pytest.fixture(scope='session')
+def site():
+    """The folder of the site, made anew if anything that it is made from has changed."""
+    build_docs.build()
+    return SITE
+
+
+@pytest.fixture(scope='session')
+def soups(site): return {str(p.relative_to(site).with_suffix('')): BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser') for p in site.rglob('*.html') if 'lite' not in p.relative_to(site).parts and '_static' not in p.parts}
+
+
+# -- what can be seen without a browser --------------------------------------------------------------------------------
+
+def test_every_page_is_known_to_these_tests(soups): assert sorted(soups) == sorted(PAGES)
+
+
+def test_links_and_anchors_lead_somewhere(site, soups):
+    ids = {name: {e['id'] for e in soup.find_all(id=True)} for name, soup in soups.items()}
+    broken = []
+    for name, soup in soups.items():
+        base = BASE if name == '404' else f'{BASE}{name}.html'
+        for link in soup.find_all(['a', 'link', 'script', 'img', 'source']):
+            target = link.get('href') or link.get('src')
+            if not target or urlparse(target).scheme in ('http', 'https', 'mailto', 'data'): continue
+            at = urlparse(urljoin(base, target))
+            file = unquote(at.path).removeprefix(BASE) or 'index.html'
+            if not (site/file).is_file(): broken.append(f'{name}: {target}')
+            elif at.fragment and file.endswith('.html') and file[:-5] in ids and unquote(at.fragment) not in ids[file[:-5]]: broken.append(f'{name}: {target}')
+    assert not broken
+
+
+def test_any_sub_path_will_do(soups):
+    assert not [(name, e) for name, soup in soups.items() if name != '404' for e in soup.find_all(['a', 'link', 'script', 'img'])
+                if (e.get('href') or e.get('src') or '').startswith('/')]
+
+
+def test_nothing_comes_from_elsewhere(soups):
+    for name, soup in soups.items():
+        loaded = [e.get('src') or e.get('href') for e in soup.find_all(['script', 'img', 'iframe', 'source', 'link'])
+                  if not set(e.get('rel') or ()) & {'canonical', 'next', 'prev', 'index', 'search'}]
+        assert not [url for url in loaded if url and re.match(r'(https?:)?//', url)], name
+
+
+def test_pages_say_what_they_are(site, soups):
+    titles, descriptions = {}, {}
+    for name in (*LESSONS, *GROUPS, 'api', 'changelog', 'contributing'):
+        soup = soups[name]
+        assert len(soup.select('article h1')) == 1, name
+        titles.setdefault(soup.title.string.strip(), []).append(name)
+        descriptions.setdefault(soup.find('meta', attrs={'name': 'description'})['content'], []).append(name)
+        assert soup.html['lang'] == 'en'
+        card = site/'_cards'/f'{name}.png'
+        assert soup.find('meta', property='og:image')['content'].endswith(f'_cards/{name}.png') and card.stat().st_size < 100_000
+    assert all(len(same) == 1 for same in (*titles.values(), *descriptions.values())), (titles, descriptions)
+
+
+def test_pictures_are_files_with_alternative_text(site, soups):
+    for name, soup in soups.items():
+        for image in soup.select('article img'):
+            assert image.get('alt', '').strip() and image.get('width') and image['loading'] == 'lazy', (name, image)
+            assert not image['src'].startswith('data:'), name
+
+
+def sent(path):
+    """Bytes that Pages sends for a file: text is compressed."""
+    import gzip
+    return len(gzip.compress(path.read_bytes())) if path.suffix in ('.html', '.css', '.js', '.svg') else path.stat().st_size
+
+
+def test_weight(site, soups):
+    weights = {}
+    for name, soup in soups.items():
+        files = {f'{name}.html'} | {urlparse(urljoin(f'{name}.html', e.get('src') or e['href'])).path for e in soup.select('script[src], link[rel=stylesheet], img[src]')}
+        weights[name] = sum(sent(site/f.lstrip('/')) for f in files if (site/f.lstrip('/')).is_file())
+    print(sorted(weights.items(), key=lambda w: w[1]))
+    assert sorted(weights.values())[len(weights)//2] < 500_000 and max(weights.values()) < 1_500_000, weights
+    assert max(p.stat().st_size for p in site.glob('*.html')) < 1_500_000  # not counting on compression
+
+
+def test_pages_hold_no_paths_of_this_machine(soups):
+    for name, soup in soups.items():
+        if name.startswith('_modules'): continue
+        for output in soup.select('.cell_output'): assert not MACHINE_PATHS.search(output.get_text()), (name, output.get_text()[:300])
+
+
+def test_lessons_can_be_downloaded(site, soups):
+    import nbformat
+    for path, name in zip(NOTEBOOKS, LESSONS):
+        assert soups[name].find('a', href=f'_notebooks/{path.name}'), name
+        made, source = nbformat.read(site/'_notebooks'/path.name, 4), nbformat.read(path, 4)
+        assert [c.source for c in made.cells] == [c.source for c in source.cells]
+
+
+def test_every_public_name_has_an_entry(soups):
+    """What a module exports to users is explained on the page of its notebook and listed in the index."""
+    import ast
+    listed = {a.get_text() for a in soups['api'].select('article table a')}
+    for path in MODULES:
+        module = path.rsplit('/', 1)[1]
+        tree = ast.parse((ROOT/'redaction_serde'/f'{module}.py').read_text(encoding='utf-8'))
+        public = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')}
+        exported = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '__all__'), [])
+        assert (public & set(exported)) <= listed, module
+
+
+# -- what Chromium shows -----------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='session')
+def address(site):
+    with build_docs.server() as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{serving.server_port}{BASE}'
+        serving.shutdown()
+
+
+@pytest.fixture(scope='session')
+def chromium():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium, address):
+    """A new tab that notes what goes wrong: errors on the console and requests to any other host."""
+    context = chromium.new_context(viewport={'width': 1280, 'height': 900}, permissions=['clipboard-read', 'clipboard-write'])
+    page = context.new_page()
+    page.wrong = []
+    page.on('console', lambda m: page.wrong.append(m.text) if m.type in ('error', 'warning') else None)
+    page.on('pageerror', lambda e: page.wrong.append(str(e)))
+    page.on('request', lambda r: page.wrong.append(r.url) if not r.url.startswith((address, 'data:', 'blob:')) else None)
+    page.on('response', lambda r: page.wrong.append(f'{r.status} {r.url}') if r.status >= 400 and not r.url.endswith('/404.html') else None)
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope='session')
+def axe():
+    folder = build_docs.npm()
+    return (folder/'axe-core'/'axe.min.js').read_text(encoding='utf-8') if folder else None
+
+
+def complaints(tab, axe, **options):
+    """What axe-core has to say against a page."""
+    if not tab.evaluate('() => !!window.axe'): tab.evaluate(axe)
+    found = tab.evaluate('o => axe.run(document, o).then(r => r.violations.map(v => [v.id, v.nodes.length, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + " " + (n.any[0] || n.all[0] || n.none[0] || {}).message)]))', options)
+    return found
+
+
+STANDARDS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']
+
+
+@in_browser
+@pytest.mark.parametrize('name', PAGES)
+def test_page(name, tab, address, axe):
+    if not axe: pytest.skip('axe-core could not be had from npm: accessibility is not tested here')
+    for width, theme, rules in [(1280, 'light', None), (1280, 'dark', ['color-contrast']), (390, 'dark', None), (390, 'light', ['color-contrast'])]:
+        tab.set_viewport_size({'width': width, 'height': 900})
+        tab.emulate_media(color_scheme=theme, reduced_motion='reduce')
+        if rules is None:
+            tab.goto(f'{address}{name}.html', wait_until='networkidle')
+            tab.evaluate('() => { for (const i of document.images) i.loading = "eager"; return Promise.all([...document.images].map(i => i.decode().catch(() => 0))) }')
+            assert not tab.evaluate('() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)')
+        assert tab.evaluate('() => document.documentElement.dataset.theme') == theme
+        over = tab.evaluate('() => document.documentElement.scrollWidth - document.documentElement.clientWidth')
+        assert over <= 0, f'{over} px beyond {width}'
+        only = {'type': 'rule', 'values': rules} if rules else {'type': 'tag', 'values': STANDARDS}
+        assert not complaints(tab, axe, runOnly=only), (width, theme)
+        if rules is None: assert not complaints(tab, axe, runOnly={'type': 'rule', 'values': ['heading-order', 'image-alt', 'landmark-one-main']}), (width, theme)
+    assert not tab.wrong
+
+
+@in_browser
+def test_search_finds_a_term(tab, address):
+    tab.goto(f'{address}index.html')
+    tab.keyboard.press('Control+k')
+    tab.keyboard.type('checksum')
+    tab.keyboard.press('Enter')
+    tab.wait_for_selector('#search-results li a')
+    assert any('formats' in a.get_attribute('href') for a in tab.query_selector_all('#search-results li a'))
+    assert not tab.wrong
+
+
+@in_browser
+def test_the_theme_can_be_chosen_and_stays(tab, address):
+    tab.goto(f'{address}bytes.html')
+    for mode in ('light', 'dark'):
+        tab.locator('.theme-switch-button >> visible=true').click()
+        tab.get_by_text(mode.capitalize(), exact=True).click()
+        assert tab.evaluate('() => document.documentElement.dataset.theme') == mode
+    tab.goto(f'{address}pickle.html')
+    assert tab.evaluate('() => document.documentElement.dataset.theme') == 'dark'
+
+
+@in_browser
+def test_code_can_be_copied(tab, address):
+    tab.goto(f'{address}bytes.html', wait_until='networkidle')
+    cell = tab.locator('div.cell_input .highlight >> visible=true').first
+    cell.hover()
+    cell.locator('button.copybtn').click()
+    copied = tab.evaluate('() => navigator.clipboard.readText()')
+    assert copied.strip() and copied.strip() == cell.locator('pre').inner_text().strip()
+
+
+@in_browser
+def test_a_page_is_readable_before_any_script_has_run(chromium, address):
+    context = chromium.new_context(java_script_enabled=False, viewport={'width': 390, 'height': 900})
+    page = context.new_page()
+    page.goto(f'{address}bytes.html')
+    for selector in ('article h1', 'article > section > p >> nth=0', 'div.cell_input pre >> nth=3', 'article table >> nth=0', 'details.hide >> nth=0'):
+        assert page.locator(selector).is_visible(), selector
+    context.close()
+
+
+@in_browser
+def test_folds_open(tab, address):
+    tab.goto(f'{address}bytes.html')
+    fold = tab.locator('details.hide').first
+    assert not fold.locator('pre').is_visible()
+    fold.locator('summary').focus()
+    tab.keyboard.press('Enter')
+    assert fold.locator('pre').is_visible()
+
+
+@in_browser
+def test_a_wrong_address_leads_to_a_page_that_helps(tab, address):
+    answer = tab.goto(f'{address}no/such/page.html')
+    assert answer.status == 404
+    tab.wrong.clear()  # Chromium reports the 404 itself
+    tab.click('article a:has-text("first page")')
+    assert tab.url == f'{address}index.html' and not tab.wrong
