@@ -182,6 +182,7 @@ def task(self:_Walk, a, b, path):
 
 @patch
 def collection(self:_Walk, a, b, path):
+    if any(not hasattr(c, name) for c in (a, b) for name in ('create_record_fn', '_records')): return self.objects(a, b, path)  # half a collection
     before, after = a._records._list, b._records._list
     ids = [[(type(r.record_id), r.record_id) for r in c] for c in (before, after)]
     if ids[0] != ids[1] and Counter(ids[0]) == Counter(ids[1]):
