@@ -7,6 +7,7 @@ SEED        ?= 0
 OUT         ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist worksteal
 BENCH_ARGS  ?= --stream 1000000
+PORT        ?=
 
 BIN   := .venv/bin
 READY := .venv/.ready
@@ -32,7 +33,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz bench lab prepare proto readme clean distclean
+.PHONY: help demo test fuzz bench dashboard screenshot lab prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -48,6 +49,12 @@ fuzz: $(READY) ## the properties and the mutation fuzzer, for longer and with a 
 
 bench: $(READY) ## times and sizes beside pickle and others, as ratios (about ten minutes)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+
+dashboard: $(READY) ## ZenML's own dashboard on 127.0.0.1, over the store that `make demo` made
+	@$(BIN)/python tools/dashboard.py --store "$(OUT)/zenml" $(if $(PORT),--port $(PORT))
+
+screenshot: $(READY) ## the picture of the dashboard in lesson 05 (needs Chromium)
+	@$(BIN)/python tools/dashboard.py --picture
 
 lab: $(READY) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs
