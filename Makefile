@@ -6,6 +6,7 @@ PAGES       ?= 10
 SEED        ?= 0
 OUT         ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist worksteal
+PORT        ?= 8000
 BENCH_ARGS  ?= --stream 1000000
 
 BIN   := .venv/bin
@@ -32,7 +33,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz bench lab prepare proto readme clean distclean
+.PHONY: help demo test fuzz bench lab docs serve prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -50,7 +51,13 @@ bench: $(READY) ## times and sizes beside pickle and others, as ratios (about te
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
 
 lab: $(READY) ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab nbs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --config tools/jupyter_lab_config.py
+
+docs: $(READY) ## the site, from notebooks executed afresh, into _site/
+	@$(BIN)/python tools/build_docs.py
+
+serve: $(READY) ## the site on 127.0.0.1, brought up to date first
+	@$(BIN)/python tools/build_docs.py --serve --port $(PORT)
 
 prepare: $(READY) ## after editing notebooks: export, run and store outputs, clean, README
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
