@@ -33,7 +33,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz bench dashboard screenshot lab prepare proto readme clean distclean
+.PHONY: help demo test fuzz bench dashboard screenshot lab docs serve prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -57,7 +57,13 @@ screenshot: $(READY) ## the picture of the dashboard in lesson 05 (needs Chromiu
 	@$(BIN)/python tools/dashboard.py --picture
 
 lab: $(READY) ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab nbs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --config tools/jupyter_lab_config.py
+
+docs: $(READY) ## the site, from notebooks executed afresh, into _site/
+	@$(BIN)/python tools/build_docs.py
+
+serve: $(READY) ## the site on 127.0.0.1, brought up to date first
+	@$(BIN)/python tools/build_docs.py --serve $(if $(PORT),--port $(PORT))
 
 prepare: $(READY) ## after editing notebooks: export, run and store outputs, clean, README
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export

@@ -13,6 +13,7 @@ import symtable
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,7 +169,7 @@ def pyodide(npm, target):
     lock = json.loads((npm/'pyodide'/'pyodide-lock.json').read_text(encoding='utf-8'))
     found = closure(KERNEL + OURS, lock['packages'])
     wheels(found, lock['info'], target)
-    found['redaction-serde'] = {**closure(['x'], {})['x'], 'name': 'redaction-serde', 'depends': ['msgspec'], 'imports': ['redaction_serde']}
+    found['redaction-serde'] = {**closure(['x'], {})['x'], 'name': 'redaction-serde', 'depends': ['msgspec', 'protobuf'], 'imports': ['redaction_serde']}
     our_wheel(target)
     files = {canonical(p.name.split('-')[0]): p for p in target.glob('*.whl')}
     imports = {'fastcore': ['fastcore'], 'comm': ['comm'], 'protobuf': ['google', 'google.protobuf']}
@@ -179,22 +180,19 @@ def pyodide(npm, target):
     (target/'pyodide-lock.json').write_text(json.dumps({'info': lock['info'], 'packages': found}), encoding='utf-8')
 
 
-def tried(notebooks, folder, contents):
-    """Write the lessons that run in Pyodide from first to last, after trying each of them. Returns their names."""
+def tried(nb, folder, path):
+    """Write the part of a notebook that runs in Pyodide from first to last, having tried it. False if that is too little."""
     import nbformat
-    written = []
-    for name, nb in notebooks.items():
-        failing = set()
-        while made := lesson(nb, failing):
-            nbformat.write(made, contents/name)
-            done = subprocess.run(['node', ROOT/'tools'/'try_in_pyodide.mjs', folder, contents/name], capture_output=True, text=True)
-            if done.returncode not in (0, 1): raise RuntimeError(f'Pyodide in node: {done.stderr[-500:]}')
-            new = set(json.loads(done.stdout)) - failing
-            if not new: break
-            failing |= new
-        if made: written.append(name)
-        else: (contents/name).unlink(missing_ok=True)
-    return written
+    failing = set()
+    while made := lesson(nb, failing):
+        nbformat.write(made, path)
+        done = subprocess.run(['node', ROOT/'tools'/'try_in_pyodide.mjs', folder, path], capture_output=True, text=True)
+        if done.returncode not in (0, 1): raise RuntimeError(f'Pyodide in node: {done.stderr[-500:]}')
+        new = set(json.loads(done.stdout)) - failing
+        if not new: return True
+        failing |= new
+    path.unlink(missing_ok=True)
+    return False
 
 
 def build(notebooks, npm, target, work):
@@ -203,7 +201,9 @@ def build(notebooks, npm, target, work):
     contents = work/'contents'
     contents.mkdir(parents=True)
     pyodide(npm, work/'static'/'pyodide')
-    names = tried(notebooks, work/'static'/'pyodide', contents)
+    with ThreadPoolExecutor(2) as pool:
+        fit = pool.map(lambda item: tried(item[1], work/'static'/'pyodide', contents/item[0]), notebooks.items())
+        names = [name for name, ok in zip(notebooks, fit) if ok]
     settings = {'jupyter-lite-schema-version': 0, 'jupyter-config-data': {'appName': 'redaction_serde', 'litePluginSettings': {'@jupyterlite/pyodide-kernel-extension:kernel': {
         'pyodideUrl': './static/pyodide/pyodide.mjs', 'disablePyPIFallback': True,
         'loadPyodideOptions': {'lockFileURL': './static/pyodide/pyodide-lock.json', 'packages': ['micropip', 'comm', 'ipython', 'jedi']}}}}}

@@ -1,0 +1,28 @@
+"""JupyterLab as `make lab` opens it: on the first notebook, with the kernel of .venv, nothing asked and nothing sent."""
+import json
+import os
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+state = root/'.state'/'lab'
+
+# what a reader would otherwise be asked on the first visit, and what would be fetched
+settings = {'apputils-extension/notification': {'fetchNews': 'false', 'checkForUpdates': False, 'doNotDisturbMode': True},
+            'notebook-extension/tracker': {'windowingMode': 'none'}}  # every cell is there to be searched
+for name, values in settings.items():
+    path = state/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists(): path.write_text(json.dumps(values), encoding='utf-8')
+
+os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'  # the kernel of this environment goes before any that the user has
+
+c = get_config()  # noqa: F821
+c.ServerApp.ip = '127.0.0.1'
+c.ServerApp.root_dir = str(root/'nbs')
+c.ServerApp.log_level = 'WARN'
+c.LabApp.default_url = '/lab/tree/index.ipynb'
+c.LabApp.user_settings_dir = str(state/'settings')
+c.LabApp.workspaces_dir = str(state/'workspaces')
+c.LabApp.extension_manager = 'readonly'
+c.LabApp.news_url = None
+c.MappingKernelManager.default_kernel_name = 'python3'
