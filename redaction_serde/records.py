@@ -1059,7 +1059,7 @@ def from_document(
     images_dir=None, # existing folder to write embedded images to, if there are any
 ):                   # a `RecordCollection`, or a list of `Prediction`s
     "The collection that a document describes. Raises `DecodeError` with every problem. Never opens an image."
-    return _restore(document.header, [document.records], root, keypoints, images_dir)
+    return _restore(document.header, document.batches(BATCH), root, keypoints, images_dir)
 
 # %% ../nbs/08_records.ipynb #07efbca1
 def _restore(header, batches, root=None, keypoints=(), images_dir=None):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'BEFORE', 'AFTER', 'LOST', 'pixels', 'Picture', 'boxes_of', 'class_name', 'image_of', 'draw_page',
-           'draw_box', 'draw_record', 'same_pixels', 'overlay', 'compare_boxes', 'contact_sheet', 'visual_check', 'png',
-           'picture_html', 'html_page', 'html_table']
+           'draw_box', 'draw_record', 'same_pixels', 'overlay', 'compare_boxes', 'contact_sheet', 'draw_boxes',
+           'visual_check', 'png', 'picture_html', 'html_page', 'html_table']
 
 # %% ../nbs/11_visual.ipynb #05af54a2
 import base64, io, math
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -64,11 +65,13 @@ def image_of(
     record,         # an icevision record
     longest=1100,   # longest side in pixels that is worth loading
 ):                  # array of grey or RGB pixels, and the scale from record to array pixels
-    "The record's image: the pixels that it holds, or its file. None if there is neither."
+    "The record's image: the pixels that it holds, or its file. None if there is neither, or the file is not a whole picture."
     img, path = getattr(record, 'img', None), getattr(record, 'filepath', None)
     if img is None:
-        try: img = Image.open(path)
-        except (OSError, AttributeError, TypeError, ValueError): return None, 1.
+        try:
+            img = Image.open(path)
+            img.load()  # a file that ends too early is found here
+        except (OSError, AttributeError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError): return None, 1.
     else: img = img if isinstance(img, Image.Image) else Image.fromarray(np.asarray(img).astype(np.uint8))
     scale = min(1., longest/max(img.size))
     if scale < 1: img = img.convert('RGB' if img.mode not in ('L', 'RGB') else img.mode).resize([max(1, round(s*scale)) for s in img.size], Image.BILINEAR)
@@ -180,12 +183,30 @@ def contact_sheet(
             ax.set_axis_off()
             continue
         draw_page(ax, record, longest=400)
-        for box, i in boxes_of(record): draw_box(ax, box, edgecolor=seen.setdefault(class_name(record, i), PALETTE[((i or 0) - 1) % len(PALETTE)]), linewidth=.8)
-        ax.set_xlabel(_short(record), fontsize=6)
+        ax.set_xlabel(_short(record) + draw_boxes(ax, record, seen), fontsize=6)
     figure.alt = f'{len(shown)} of {len(records)} pages, {sum(map(count_boxes, records))} boxes' if records else 'an empty collection'
     figure.suptitle(figure.alt, fontsize=10)
     if seen: figure.legend(handles=[Line2D([], [], color=c, label=name) for name, c in list(seen.items())[:8]], loc='outside lower center', ncols=4, frameon=False, fontsize=8)
     return figure
+
+def draw_boxes(
+    ax,          # matplotlib axes
+    record,      # an icevision record
+    seen:dict,   # class name -> colour; it grows
+    most=2000,   # boxes to draw, spread evenly over those there are
+) -> str:        # how many of how many, if not all
+    "The boxes of a thumbnail, coloured by class, as one artist: a figure with thousands of them takes minutes."
+    boxes = boxes_of(record)
+    corners, colours = [], []
+    for box, i in boxes[::max(1, -(-len(boxes)//most))]:
+        x, y, x2, y2 = (float(scalar(v)) for v in box.xyxy)
+        if not all(map(math.isfinite, (x, y, x2, y2))): continue
+        corners.append([(x, y), (x2, y), (x2, y2), (x, y2)])
+        colours.append(seen.setdefault(class_name(record, i), PALETTE[((i or 0) - 1) % len(PALETTE)]))
+    outlines = PolyCollection(corners, facecolors='none', edgecolors=colours, linewidths=.8, clip_on=False, snap=False)
+    outlines.set_in_layout(False)
+    ax.add_collection(outlines, autolim=False)
+    return '' if len(boxes) <= most else f' ({len(corners)} of {len(boxes)} boxes)'
 
 def _short(record):
     path = getattr(record, 'filepath', None)
