@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'BACKBONES', 'LEVELS', 'MAX_ANCHORS', 'MAX_PIXELS', 'MAX_ARG
            'MAX_CARD', 'MAX_TENSOR_HEADER', 'LIBRARIES', 'Kind', 'Anchors', 'Build', 'check_build', 'build_model',
            'undisturbed', 'Detector', 'make_detector', 'settings', 'losses_of', 'Weights', 'Card', 'weights_file',
            'dumps_detector', 'read_card', 'loads_detector', 'save_detector', 'load_detector', 'split_by_name',
-           'page_tensor', 'measure_norms', 'train_detector', 'draw_losses', 'predict', 'draw_predictions']
+           'page_tensor', 'measure_norms', 'train_detector', 'draw_losses', 'predict', 'draw_predictions', 'evaluate']
 
 # %% ../nbs/13_trained_models.ipynb #b13e032b
 import hashlib, re, warnings
@@ -26,7 +26,7 @@ from .records import *
 from .schema import *
 from .visual import *
 
-# %% ../nbs/13_trained_models.ipynb #0932403b
+# %% ../nbs/13_trained_models.ipynb #6199d435
 import numpy as np
 import torch
 from icevision.core import BBox, BaseRecord, BBoxesRecordComponent, ClassMap, FilepathRecordComponent, InstancesLabelsRecordComponent, ScoresRecordComponent
@@ -36,7 +36,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from safetensors.torch import load as read_tensors, save as write_tensors
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import FrozenBatchNorm2d, box_iou
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 # %% ../nbs/13_trained_models.ipynb #e175f820
@@ -158,8 +158,9 @@ def make_detector(
     build = Build(model_type, backbone, pack_class_map(class_map), tuple(image_size), anchors, args)
     with undisturbed(seed): return Detector(build_model(build), build)
 
-# %% ../nbs/13_trained_models.ipynb #6b7dd72d
+# %% ../nbs/13_trained_models.ipynb #5a44b6a2
 _TENSORS = {'_parameters', '_buffers', '_modules', 'training'}  # attributes of a layer that are looked at elsewhere
+_LATER = {'scales', 'map_levels'}  # of a pooling layer: None until its first image, and then the same for all
 
 def _words(x, depth=0):
     "What a setting is, as text that is the same for equal settings."
@@ -177,7 +178,8 @@ def settings(model) -> dict:
     for name, layer in model.named_modules():
         place = f'$.model.{name}'.rstrip('.')
         found[place] = type(layer).__qualname__
-        found.update({f'{place}.{k}': _words(v) for k, v in vars(layer).items() if k not in _TENSORS})
+        skipped = _TENSORS | _LATER if isinstance(layer, MultiScaleRoIAlign) else _TENSORS
+        found.update({f'{place}.{k}': _words(v) for k, v in vars(layer).items() if k not in skipped})
     return found
 
 # %% ../nbs/13_trained_models.ipynb #d00a2586
@@ -371,12 +373,12 @@ def measure_norms(
     finally:
         for hook in hooks: hook.remove()
 
-# %% ../nbs/13_trained_models.ipynb #87b15993
+# %% ../nbs/13_trained_models.ipynb #6ea1e242
 def train_detector(
     detector:Detector,  # changed in place
     pages,              # a `RecordCollection`
     steps:int=48,       # of one page each
-    lr:float=1e-3,      # highest rate of learning
+    lr:float=5e-4,      # highest rate of learning
     seed:int=0,         # of the order of pages
     progress=None,      # called with (steps done, steps in all) after each step
 ) -> list:              # the loss at each step
@@ -384,8 +386,8 @@ def train_detector(
     model, records, losses = detector.model.train(), pages._records._list, []
     with undisturbed(seed):
         body, rest = ([p for name, p in model.named_parameters() if p.requires_grad and name.startswith('backbone.body') == x] for x in (True, False))
-        optimiser = torch.optim.AdamW([dict(params=body), dict(params=rest)], lr)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, [lr/10, lr], total_steps=steps, pct_start=.2)
+        optimiser = torch.optim.AdamW([dict(params=body), dict(params=rest)], lr, betas=(.9, .95))
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, [lr/10, lr], total_steps=steps, pct_start=.3)
         order = torch.cat([torch.randperm(len(records)) for _ in range(steps//len(records) + 1)]).tolist()
         for i in range(steps):
             image, scale = page_tensor(records[order[i]], detector.build.image_size)
@@ -468,3 +470,30 @@ def draw_predictions(
     figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
     figure.alt = f'{len(shown)} pages with the boxes that a detector found over those that are there.'
     return figure
+
+# %% ../nbs/13_trained_models.ipynb #c0cad29d
+def _matches(found, there, iou):
+    "How many boxes are found: each, best score first, takes the free box that it overlaps with most."
+    if not found or not there: return 0
+    overlap, taken = box_iou(*(torch.tensor([[float(scalar(v)) for v in b.xyxy] for b in boxes], dtype=torch.float64) for boxes in (found, there))), set()
+    for row in overlap.tolist():
+        free = [(x, j) for j, x in enumerate(row) if x >= iou and j not in taken]
+        if free: taken.add(max(free)[1])
+    return len(taken)
+
+def evaluate(
+    predictions,    # a list of `Prediction`s with their ground truth
+    iou:float=.5,   # lowest overlap that counts
+) -> dict:          # for each class: boxes there, predicted and found; recall and precision, None if there is nothing to divide by
+    "How much of what is there was found, and how much of what was found is there."
+    scores = {}
+    for p in predictions:
+        order = np.argsort(-np.asarray(p.detection.scores), kind='stable').tolist()
+        found = [(p.detection.labels[i], p.detection.bboxes[i]) for i in order]
+        there = list(zip(p.ground_truth.detection.labels, p.ground_truth.detection.bboxes))
+        for name in sorted({*scores, *(str(label) for label, _ in found + there)}):
+            row = scores.setdefault(name, dict(there=0, predicted=0, found=0))
+            a, b = ([box for label, box in pairs if str(label) == name] for pairs in (found, there))
+            for key, n in (('there', len(b)), ('predicted', len(a)), ('found', _matches(a, b, iou))): row[key] += n
+    for row in scores.values(): row.update(recall=row['found']/row['there'] if row['there'] else None, precision=row['found']/row['predicted'] if row['predicted'] else None)
+    return scores
