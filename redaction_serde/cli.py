@@ -182,7 +182,7 @@ def _rows(verdict):
         if isinstance(r, str): yield name, '–', '–', '–', r
         else:
             others = sum(r['kinds'].values()) - sum('.bboxes[' in d['path'] for d in r['differences'])
-            yield name, r['boxes'], r['boxes_identical'], f"{r['largest_px']:.3g} px", others
+            yield name, r['boxes'], r['boxes_identical'], 'endless' if r['largest_px'] is None else f"{r['largest_px']:.3g} px", others
 
 HEAD = ('way', 'boxes', 'identical', 'largest move', 'other differences')
 

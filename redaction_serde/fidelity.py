@@ -54,8 +54,11 @@ class Difference(msgspec.Struct, frozen=True):
 def box_change(
     a:tuple,  # xmin, ymin, xmax, ymax in pixels
     b:tuple,  # the same box later
-) -> tuple:   # farthest move of an edge in pixels, and intersection over union
+) -> tuple:   # farthest move of an edge in pixels, infinite to or from what is not finite, and intersection over union
     "How much a box moved. Inverted boxes have no area, and an IoU of 0 unless they are the same."
+    if not all(map(math.isfinite, (*a, *b))):
+        same = all(map(same_number, a, b))
+        return (0., 1.) if same else (math.inf, 0.)
     px = max(abs(x - y) for x, y in zip(a, b))
     width, height = (max(0., min(a[i+2], b[i+2]) - max(a[i], b[i])) for i in (0, 1))
     areas = [max(0., x[2] - x[0]) * max(0., x[3] - x[1]) for x in (a, b)]
@@ -242,10 +245,13 @@ class Report:
         return f'{head}, largest move {self.largest_px:.3g} px; differences: ' + ', '.join(f'{n} {k}' for k, n in self.kinds.items())
 
     def to_dict(self) -> dict:
-        "Plain data, for JSON."
-        return dict(identical=bool(self), records=self.records, boxes=self.boxes, boxes_identical=self.boxes_identical, largest_px=self.largest_px,
-                    kinds=self.kinds, differences=[msgspec.structs.asdict(d) for d in self.differences])
-    def to_json(self) -> str: return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        "Plain data, for JSON; a move that is not finite is `None` there."
+        rows = [dict(msgspec.structs.asdict(d), px=_finite(d.px)) for d in self.differences]
+        return dict(identical=bool(self), records=self.records, boxes=self.boxes, boxes_identical=self.boxes_identical, largest_px=_finite(self.largest_px),
+                    kinds=self.kinds, differences=rows)
+    def to_json(self) -> str: return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+
+def _finite(px): return px if px is None or math.isfinite(px) else None
 
 # %% ../nbs/10_fidelity.ipynb #569fe3c9
 @patch
