@@ -240,7 +240,7 @@ class Report:
 
     def summary(self) -> str:
         "One line: what was compared, and what became of it."
-        head = f'{self.records} records, {self.boxes_identical} of {self.boxes} boxes identical'
+        head = f'{self.records} record{"s"*(self.records != 1)}, {self.boxes_identical} of {self.boxes} boxes identical'
         if self: return f'{head}, nothing lost'
         return f'{head}, largest move {self.largest_px:.3g} px; differences: ' + ', '.join(f'{n} {k}' for k, n in self.kinds.items())
 
