@@ -171,8 +171,12 @@ def _lines_of_any(data, verify):
     _check_crc(data, whole, verify)
     return Header(*(getattr(whole, f) for f in Header.__struct_fields__)), iter(whole.records)
 
+class _Shape(_Envelope, kw_only=True, forbid_unknown_fields=True):
+    "The same for plain data, in which records are parsed."
+    records: list[Any]
+
 def _explain(data, version, cls, error):
-    found = problems_of(data, cls, error)
+    found = problems_of(data, _Shape if cls is _Envelope else cls, error)
     if version > VERSION:
         return VersionError([Problem(p.path, f'{p.message} (the document is of version {version[0]}.{version[1]}, '
                                              f'this library writes {VERSION[0]}.{VERSION[1]}: update redaction_serde)') for p in found])
@@ -834,7 +838,7 @@ def replacing(
 ):         # a binary file to write to
     "Replace a file as a whole when the block ends well, or not at all. Raises OSError if the folder is missing or cannot be written."
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part')  # no other writer's, and none that a crash has left
     try:
         with open(temporary, 'xb') as f:
             yield f

@@ -499,7 +499,9 @@ def _unpack_picture(data, path):
     return picture
 
 def _pack_tensor(x, path, problems, depth):
-    try: array = x.detach().cpu().numpy()
+    if type(x) is not torch.Tensor or x.requires_grad or x.device.type != 'cpu':
+        return problems.append(Problem(path, f'cannot store a {type(x).__name__} on {x.device} with its gradient, class and device; if its numbers are all that matters, give x.detach().cpu()'))
+    try: array = x.numpy()
     except TypeError: return problems.append(Problem(path, f'cannot store a tensor of {x.dtype}; convert it to a type that NumPy knows'))
     return (to_value(array, path, problems, depth) or {}).get('$ndarray')
 
@@ -603,11 +605,14 @@ def pack_task(self:Writer, plan, composite, components):
     values, tasks_ = [], list(map(_task_of, components))
     self.task, self.optional = plan.key, 0
     if tasks_ and tasks_.count(tasks_[0]) != len(tasks_): self.one_task(components)
+    noted = len(self.problems)
     try:
         for pack, component in zip(plan.packs, components): values += pack(component, self)
         usual = count_attributes(composite, *components) == plan.attributes + self.optional
     except AttributeError: usual = False
-    if not usual: values = self.unusual(plan, composite, components)
+    if not usual:
+        del self.problems[noted:]  # they will be met again
+        values = self.unusual(plan, composite, components)
     data = plan.data(*plan.arrange(values))
     if self.extras: data.extras, self.extras = self.extras, {}
     if not usual and attribute_count(composite) != 3: data.attrs = self.own_attrs(composite, ('_parent', 'components', 'components_cls'))

@@ -189,7 +189,12 @@ class ArrayData(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 # %% ../nbs/07_schema.ipynb #54d03246
 def pack_array(x, path='$', problems=None, *_):
-    "`ArrayData` for a NumPy array; a problem if its dtype is not made of numbers."
+    "`ArrayData` for a NumPy array; a problem if its dtype is not made of numbers, or if there is more to it than numbers, such as a mask."
+    import numpy as np
+    if type(x) is not np.ndarray:
+        problem = Problem(path, f'cannot store a {type(x).__name__} as it is; if its numbers are all that matters, make it plain with numpy.array(x)')
+        if problems is None: raise EncodeError([problem])
+        return problems.append(problem)
     if x.dtype.kind not in ARRAY_KINDS or x.dtype.itemsize > 16 or x.dtype.names:
         problem = Problem(path, f'cannot store an array of dtype {x.dtype}; expected bool, int, float or complex numbers')
         if problems is None: raise EncodeError([problem])
@@ -467,7 +472,7 @@ def _problem(error, path):
 
 def _in_struct(data, info, path):
     fields = {f.encode_name: f for f in info.fields}
-    types = dict(zip((f.encode_name for f in info.fields), map(info.cls.__annotations__.get, (f.name for f in info.fields))))
+    types = {f.encode_name: f.type for f in msgspec.structs.fields(info.cls)}  # those of its base classes, too
     found = [Problem(f'{path}.{key}', f'unknown field; known are {", ".join(fields)}') for key in data if key not in fields and key != info.tag_field]
     found += [Problem(path, f'Object missing required field `{key}`') for key, f in fields.items() if f.required and key not in data]
     for key in data:

@@ -177,3 +177,21 @@ def test_all_problems_at_once_with_their_remedies():
 
 @pytest.mark.parametrize('name', Limits.__struct_fields__)
 def test_every_limit_is_tested_here(name): assert f'test_{name}' in globals()
+
+
+def test_one_mistake_is_one_problem():
+    whole = dumps(collection(3))
+    with pytest.raises(DecodeError) as e: loads(whole.replace(b'"class_maps"', b'"palette":1,\n"class_maps"', 1), verify=False)
+    assert [p.path for p in e.value.problems] == ['$.palette']
+    c = collection(2)
+    c[1].detection.bboxes[0].ymax = 'tall'
+    c[1].detection.note = 1
+    with pytest.raises(EncodeError) as e: dumps(c)
+    assert [p.path for p in e.value.problems] == ['$.records[1].detection.bboxes[0][3]']
+
+
+def test_a_file_that_a_crash_has_left_does_not_matter(tmp_path):
+    import os
+    (tmp_path/f'.c.json.{os.getpid()}.part').write_bytes(b'half')
+    save(collection(1), tmp_path/'c.json')
+    assert load(tmp_path/'c.json')
