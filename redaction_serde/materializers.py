@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FILES', 'RECORDS_FILE', 'SHEET_FILE', 'REPORT_FILE', 'RECORDS_SEEN', 'BOXES_SEEN', 'ROWS_SHOWN', 'FAULTS',
-           'PAGES_SHOWN', 'VISUALISATION_BYTES', 'COCOBBoxRecordCollectionMaterializer', 'Shard', 'Manifest', 'split',
-           'shard_name', 'sha256', 'shard_files', 'read_manifest', 'Sharded', 'RecordCollectionMaterializer',
-           'records_of', 'labelled_boxes', 'size_of', 'name_of', 'Summary', 'summarise', 'boxes_per_class', 'spread',
-           'Sample', 'sample', 'judge', 'bars', 'first', 'histogram', 'report_html', 'worst_table', 'sheet_png',
-           'rows_at', 'items_of', 'PredictionsMaterializer']
+           'PAGES_SHOWN', 'VISUALISATION_BYTES', 'COCOBBoxRecordCollectionMaterializer', 'Shard', 'Manifest',
+           'split_document', 'shard_name', 'sha256_of', 'shard_files', 'read_manifest', 'Sharded',
+           'RecordCollectionMaterializer', 'records_of', 'labelled_boxes', 'size_of', 'name_of', 'Summary', 'summarise',
+           'boxes_per_class', 'spread', 'Sample', 'sample_boxes', 'judge_boxes', 'bar_table', 'most_frequent',
+           'size_histogram', 'report_html', 'worst_table', 'sheet_png', 'rows_at', 'items_of',
+           'PredictionsMaterializer']
 
 # %% ../nbs/12_materializers.ipynb #12bbf7fa
 import hashlib
@@ -52,8 +53,8 @@ class Manifest(Struct, omit_defaults=True, forbid_unknown_fields=True):
     shards: list[Shard]
     index: Union[Index, UnsetType] = UNSET  # how the collection's list and dict are made of the records, where this is not the plain case
 
-# %% ../nbs/12_materializers.ipynb #76fa914f
-def split(
+# %% ../nbs/12_materializers.ipynb #369c849b
+def split_document(
     document,  # a `Document`
     size:int,  # records or predictions in each part
 ):             # an iterator of (number of items, `Document`)
@@ -71,24 +72,24 @@ def split(
         local = [tuple(None if i is None else i - first for i in pair) for pair in pairs]
         yield len(pairs), Document(replace(header, pairs=local), rows[first:max(used, default=-1) + 1])
 
-# %% ../nbs/12_materializers.ipynb #a3c36a0a
+# %% ../nbs/12_materializers.ipynb #c556fcb9
 _SHARDS, _SHARDS_VERSION = f'{FORMAT} shards', '1.0'
 
 def shard_name(k): return f'records-{k:05}.jsonl'
-def sha256(data): return hashlib.sha256(data).hexdigest()
+def sha256_of(data): return hashlib.sha256(data).hexdigest()
 
 def shard_files(
     document,  # a `Document`
     size:int,  # records or predictions in each shard
 ) -> dict:     # file name -> bytes; the manifest last, since it says that the others are there
     "A document as JSON Lines in several files. Raises `EncodeError` with every value that JSON cannot hold."
-    try: parts = [(n, encode(part, 'jsonl')) for n, part in split(document, size)]
+    try: parts = [(n, encode(part, 'jsonl')) for n, part in split_document(document, size)]
     except EncodeError:
         encode(document, 'jsonl')  # once more as a whole, to name the places in it
         raise
     found = unholdable(document.header.index, '$.index')
     if found: raise EncodeError(found)
-    manifest = Manifest(_SHARDS, _SHARDS_VERSION, [Shard(n, len(data), sha256(data)) for n, data in parts], document.header.index)
+    manifest = Manifest(_SHARDS, _SHARDS_VERSION, [Shard(n, len(data), sha256_of(data)) for n, data in parts], document.header.index)
     files = {shard_name(k): data for k, (_, data) in enumerate(parts)}
     return {**files, FILES['jsonl']: msgspec.json.format(msgspec.json.encode(manifest), indent=1)}
 
@@ -157,7 +158,7 @@ class RecordCollectionMaterializer(BaseMaterializer):
         "SHA-256 of the file, or of the manifest: equal collections have equal hashes in every process."
         return self._facts(data)[0]
 
-# %% ../nbs/12_materializers.ipynb #5213e226
+# %% ../nbs/12_materializers.ipynb #a965cdd9
 @patch
 def _files(self:RecordCollectionMaterializer, data):
     "What is to be written: file name -> bytes, the one that stands for all of them last."
@@ -166,7 +167,7 @@ def _files(self:RecordCollectionMaterializer, data):
     return {FILES[self.FORMAT]: dumps(data, self.FORMAT, self.ROOT, self.IMAGES)}
 
 @patch
-def _measured(self:RecordCollectionMaterializer, files): return sha256(files[FILES[self.FORMAT]]), sum(map(len, files.values())), len(files)
+def _measured(self:RecordCollectionMaterializer, files): return sha256_of(files[FILES[self.FORMAT]]), sum(map(len, files.values())), len(files)
 
 @patch
 def _facts(self:RecordCollectionMaterializer, data):
@@ -183,7 +184,7 @@ def _write(self:RecordCollectionMaterializer, name, content):
     except Exception as e: raise SerdeError(
         f'the artifact store cannot be written ({type(e).__name__}: {e}). Nothing has been registered: mend the store and run the step again', self._path(name)) from e
 
-# %% ../nbs/12_materializers.ipynb #d76caec8
+# %% ../nbs/12_materializers.ipynb #c6a11db6
 @patch
 def _read(self:RecordCollectionMaterializer, name, expected=None):
     "A file's bytes, known to be those that were saved. Raises FileNotFoundError if it is not there."
@@ -194,7 +195,7 @@ def _read(self:RecordCollectionMaterializer, name, expected=None):
         with self.artifact_store.open(path, 'rb') as f: content = f.read()
     except (SerdeError, FileNotFoundError): raise
     except Exception as e: raise SerdeError(f'the artifact store cannot be read ({type(e).__name__}: {e}); see that it can be reached', path) from e
-    found = sha256(content)
+    found = sha256_of(content)
     if expected not in (None, found): raise DecodeError(
         f'the artifact has changed since it was saved: expected SHA-256 {expected}, found {found} ({len(content)} bytes). {_REMEDY}', path)
     return content
@@ -282,7 +283,7 @@ def boxes_per_class(collection) -> dict:
     "How many boxes each class has, most frequent first."
     return summarise(collection).classes
 
-# %% ../nbs/12_materializers.ipynb #1bb83991
+# %% ../nbs/12_materializers.ipynb #ec228bce
 RECORDS_SEEN, BOXES_SEEN, ROWS_SHOWN = 5000, 100_000, 20
 FAULTS = ('not finite', 'no area', 'out of the image')
 
@@ -298,7 +299,7 @@ class Sample(Struct):
     faults: dict  # what is wrong -> boxes
     worst: list   # (what is wrong, pixels out of the image, record, box, corners), the worst first
 
-def sample(data, summary:Summary) -> Sample:
+def sample_boxes(data, summary:Summary) -> Sample:
     "Look at boxes one by one: at all of them, or at as many as a second allows."
     records, rows, where = records_of(data), [], []
     chosen = spread(len(records), min(RECORDS_SEEN, max(1, BOXES_SEEN*len(records)//max(1, summary.boxes))))
@@ -308,12 +309,12 @@ def sample(data, summary:Summary) -> Sample:
             rows.append((*map(scalar, boxes[j].xyxy), *size))
             where.append((k, j))
     table = np.array(rows, dtype=float).reshape(-1, 6)
-    sides, kinds, over = judge(*table.T)
+    sides, kinds, over = judge_boxes(*table.T)
     worst = sorted(np.flatnonzero(kinds < len(FAULTS)), key=lambda i: (kinds[i], -over[i]))[:ROWS_SHOWN]
     return Sample(len(chosen), len(rows), sides, {name: int((kinds == k).sum()) for k, name in enumerate(FAULTS)},
                   [(FAULTS[kinds[i]], float(over[i]), *where[i], table[i, :4].tolist()) for i in worst])
 
-def judge(x0, y0, x1, y1, width, height):
+def judge_boxes(x0, y0, x1, y1, width, height):
     "For each box: the side of a square of its size, the number of its fault (3 for none), and how far it is out of its image."
     with np.errstate(invalid='ignore'):
         wide, tall, over = x1 - x0, y1 - y0, np.max([-x0, -y0, x1 - width, y1 - height], axis=0)
@@ -321,33 +322,33 @@ def judge(x0, y0, x1, y1, width, height):
         faults = [~np.isfinite(area), (wide <= 0) | (tall <= 0), over > 0]
         return np.sqrt(np.where(faults[0] | faults[1], np.nan, area)), np.select(faults, [0, 1, 2], 3), over
 
-# %% ../nbs/12_materializers.ipynb #0d810b6c
-def bars(
+# %% ../nbs/12_materializers.ipynb #01745b73
+def bar_table(
     head,         # names of the two columns
     counts:dict,  # name -> how many
 ) -> str:
     "Counts as an HTML table with bars. Needs no script and no picture."
     top = max(counts.values(), default=1) or 1
-    rows = ''.join(f'<tr><td>{escape(_short(name))}</td><td class=n>{n:,}</td><td style="width:60%"><div style="background:#0072B2;height:.7em;width:{100*n/top:.1f}%"></div></td></tr>'
+    rows = ''.join(f'<tr><td>{escape(_short(name))}</td><td class=n>{n:,}</td><td style="width:60%;vertical-align:middle"><div style="background:#0072B2;height:.7em;width:{100*n/top:.1f}%"></div></td></tr>'
                    for name, n in counts.items())
     return f'<div class="scroll"><table><thead><tr><th>{escape(head[0])}</th><th class=n>{escape(head[1])}</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>'
 
 def _short(text, n=60): return text if len(text := str(text)) <= n else f'{text[:n//2]}…{text[-n//2 + 1:]}'
 
-def first(counts:dict, n=ROWS_SHOWN) -> dict:
+def most_frequent(counts:dict, n=ROWS_SHOWN) -> dict:
     "The `n` most frequent, and the others together."
     items = list(counts.items())
     rest = items[n:]
     return dict(items[:n]) | ({f'{len(rest)} others': sum(v for _, v in rest)} if rest else {})
 
-def histogram(sides) -> dict:
+def size_histogram(sides) -> dict:
     "How many boxes there are of each size, in steps of a factor of two."
     sides = sides[np.isfinite(sides)]
     if not len(sides): return {}
     steps = np.clip(np.floor(np.log2(np.maximum(sides, .5))), -1, 20).astype(int)
     return {f'{2.**k:g} to {2.**(k + 1):g} px' if k >= 0 else 'under 1 px': int((steps == k).sum()) for k in range(steps.min(), steps.max() + 1)}
 
-# %% ../nbs/12_materializers.ipynb #43c2b603
+# %% ../nbs/12_materializers.ipynb #e6464c18
 def report_html(
     data,             # a `RecordCollection` or a list of `Prediction`s
     summary:Summary,  # of it
@@ -359,11 +360,11 @@ def report_html(
     looked = f'{seen.boxes:,} of {summary.boxes:,} boxes were looked at one by one, in {seen.records:,} of {summary.records:,} {what}' + (', spread evenly' if seen.records < summary.records else '')
     verdict = ', '.join(f'{n:,} {name}' for name, n in seen.faults.items() if n) if wrong else 'every box looked at has an area and is inside its image'
     parts = [f'<h1>{summary.records:,} {what}, {summary.boxes:,} boxes</h1>', f'<p class="verdict {"bad" if wrong else "good"}">{"✗" if wrong else "✓"} {verdict}</p>',
-             f'<p>Counts are of the whole collection. {looked}.</p>',
-             html_table(('', ''), [(f'{what} without a box', f'{summary.empty:,}'), (f'boxes in the fullest of the {what}', f'{summary.most:,}'), ('classes with boxes', f'{len(summary.classes):,}')], numbers=(1,)),
-             '<h2>Classes</h2>', bars(('class', 'boxes'), first(summary.classes)),
-             '<h2>Sizes of boxes</h2><p>Square root of the area, of the boxes looked at.</p>', bars(('side', 'boxes'), histogram(seen.sides)),
-             '<h2>Sizes of images</h2>', bars(('width × height in pixels', what), first(summary.sizes))]
+             f'<p>{looked}.</p>',
+             html_table(('of the whole collection', 'number'), [(f'{what} without a box', f'{summary.empty:,}'), (f'most boxes in one of the {what}', f'{summary.most:,}'), ('classes with boxes', f'{len(summary.classes):,}')], numbers=(1,)),
+             '<h2>Classes</h2>', bar_table(('class', 'boxes'), most_frequent(summary.classes)),
+             '<h2>Sizes of boxes</h2><p>Square root of the area, of the boxes looked at.</p>', bar_table(('side', 'boxes'), size_histogram(seen.sides)),
+             '<h2>Sizes of images</h2>', bar_table(('width × height in pixels', what), most_frequent(summary.sizes))]
     if wrong: parts += ['<h2>Worst cases</h2>', worst_table(records_of(data), seen), f'<p>{min(wrong, ROWS_SHOWN)} of {wrong:,}.</p>']
     return html_page(f'{summary.records:,} {what}', '\n'.join(parts))
 
@@ -386,7 +387,7 @@ def sheet_png(data, summary:Summary) -> bytes:
         if len(picture) <= VISUALISATION_BYTES: break
     return picture
 
-# %% ../nbs/12_materializers.ipynb #5bd2533b
+# %% ../nbs/12_materializers.ipynb #f05ba8f6
 @patch
 def _summary(self:RecordCollectionMaterializer, data):
     if not self._counted or self._counted[0] is not data: self._counted = data, summarise(data)
@@ -397,7 +398,7 @@ def extract_metadata(self:RecordCollectionMaterializer, data) -> dict:
     "What the collection holds and how it is stored, for the dashboard and for queries."
     s, (_, size, files) = self._summary(data), self._facts(data)
     what = 'predictions' if isinstance(data, list) else 'records'
-    return {what: s.records, 'boxes': s.boxes, 'classes': first(s.classes, 50), 'image_sizes': first(s.sizes), f'{what}_without_boxes': s.empty,
+    return {what: s.records, 'boxes': s.boxes, 'classes': most_frequent(s.classes, 50), 'image_sizes': most_frequent(s.sizes), f'{what}_without_boxes': s.empty,
             'format': f'{FORMAT} {self.FORMAT}', 'format_version': '.'.join(map(str, VERSION)), 'bytes': size, 'files': files, 'images': self.IMAGES}
 
 @patch
@@ -405,7 +406,7 @@ def save_visualizations(self:RecordCollectionMaterializer, data) -> dict:
     "A contact sheet as PNG, and a report as HTML without scripts; each under a megabyte, of a sample if the collection is large."
     s = self._summary(data)
     self._write(SHEET_FILE, sheet_png(data, s))
-    self._write(REPORT_FILE, report_html(data, s, sample(data, s)).encode())
+    self._write(REPORT_FILE, report_html(data, s, sample_boxes(data, s)).encode())
     return {self._path(SHEET_FILE): VisualizationType.IMAGE, self._path(REPORT_FILE): VisualizationType.HTML}
 
 # %% ../nbs/12_materializers.ipynb #4fa5f660
