@@ -101,7 +101,7 @@ def read_manifest(data:bytes) -> Manifest:
     if manifest.version != _SHARDS_VERSION: raise VersionError(f'shards of version {manifest.version} are not known; this library reads {_SHARDS_VERSION}: update redaction_serde')
     return manifest
 
-# %% ../nbs/12_materializers.ipynb #6cbcc3d4
+# %% ../nbs/12_materializers.ipynb #aea90730
 _COMMON = ('kind', 'class_maps', 'keypoints', 'layouts', 'template')
 
 class Sharded(Document):
@@ -113,13 +113,13 @@ class Sharded(Document):
     ):
         if sum(s.bytes for s in manifest.shards) > limits.bytes: raise LimitError(f'{sum(s.bytes for s in manifest.shards)} bytes are over the limit of {limits.bytes}; raise Limits(bytes=…)')
         self.manifest, self.file, self.limits = manifest, file, limits
-        header, _ = read(file(0), limits)
+        header, _ = self.opened = read(file(0), limits)
         super().__init__(replace(header, index=manifest.index, pairs=[] if header.kind == 'predictions' else UNSET), ())
 
     def batches(self, size):
-        total = 0
+        total, opened, self.opened = 0, self.opened, None  # the first is open already, for its header
         for k in range(len(self.manifest.shards)):
-            header, batches = read(self.file(k), self.limits)
+            header, batches = opened if k == 0 and opened else read(self.file(k), self.limits)
             for name in _COMMON:
                 if getattr(header, name) != getattr(self.header, name): raise DecodeError(f'{shard_name(k)} does not belong to the shards before it: its {name} are others', f'$.{name}')
             start = total
@@ -158,11 +158,12 @@ class RecordCollectionMaterializer(BaseMaterializer):
         "SHA-256 of the file, or of the manifest: equal collections have equal hashes in every process."
         return self._facts(data)[0]
 
-# %% ../nbs/12_materializers.ipynb #a965cdd9
+# %% ../nbs/12_materializers.ipynb #566d9b06
 @patch
 def _files(self:RecordCollectionMaterializer, data):
     "What is to be written: file name -> bytes, the one that stands for all of them last."
     if self.FORMAT not in FILES: raise EncodeError(f'expected FORMAT to be one of {", ".join(FILES)}, found {self.FORMAT!r}')
+    if self.FORMAT == 'jsonl' and self.SHARD < 1: raise EncodeError(f'expected SHARD to be at least 1, found {self.SHARD}')
     if self.FORMAT == 'jsonl': return shard_files(to_document(data, self.ROOT, self.IMAGES), self.SHARD)
     return {FILES[self.FORMAT]: dumps(data, self.FORMAT, self.ROOT, self.IMAGES)}
 

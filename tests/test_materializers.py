@@ -88,7 +88,7 @@ def test_comes_back_whole(name, format, uri):
     for i in (-1, n, n + 1):
         with pytest.raises(IndexError, match=f'item {i} is not in the artifact'): m.load_item(None, i)
     assert m.extract_metadata(before)['bytes'] == sum(p.stat().st_size for p in files_of(uri))
-    assert set(m.save_visualizations(before)) == {f'{uri}/{SHEET_FILE}', f'{uri}/{REPORT_FILE}'}
+    if format == 'json': assert set(m.save_visualizations(before)) == {f'{uri}/{SHEET_FILE}', f'{uri}/{REPORT_FILE}'}
 
 
 @pytest.mark.parametrize('shard', [1, 2, 9, 10, 11])
@@ -123,6 +123,7 @@ def test_what_cannot_be_kept_leaves_nothing(pages, uri):
         with pytest.raises(EncodeError) as e: of(format, 1)(uri).save(pages)
         assert e.value.path == '$.records[2].detection.bboxes[1][3]'
     with pytest.raises(EncodeError, match='expected FORMAT to be one of json, msgpack, jsonl, found .pickle.'): of('pickle')(uri).save(pages)
+    with pytest.raises(EncodeError, match='expected SHARD to be at least 1, found 0'): of('jsonl', 0)(uri).save(pages)
     with pytest.raises(EncodeError, match='list of Predictions, found list'): PredictionsMaterializer(uri).save([1, 2])
     assert files_of(uri) == []
     assert compare(pages, saved(of('msgpack'), uri, pages).load(None))
@@ -207,6 +208,9 @@ def test_an_item_costs_one_shard(many, uri):
     m._read = lambda name, *rest: seen.append(name) or read(name, *rest)
     m.load_item(None, 7)
     assert seen == ['manifest.json', 'records-00003.jsonl']
+    seen.clear()
+    m.load(None)
+    assert seen == ['manifest.json', *map(shard_name, range(5))]  # each file once
 
 
 @pytest.mark.parametrize('manifest, words', [
@@ -545,10 +549,10 @@ def test_costs_little_more_than_the_bytes(uri):
         best[what] = min(best.get(what, 9e9), time.process_time() - start)
         return result
 
-    for _ in range(4):
+    for _ in range(3):
         data = timed('dumps', lambda: dumps(before))
         timed('save', lambda: (m.save(before), m.compute_content_hash(before)))
-        timed('loads', lambda: loads(data)) and None
+        timed('loads', lambda: loads(data))
         after = timed('load', lambda: reader(m, before).load(None))
     assert best['save'] < 1.3*best['dumps'] and best['load'] < 1.3*best['loads'], best
     assert len(after) == 20_000
