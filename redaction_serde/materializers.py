@@ -185,7 +185,7 @@ def _write(self:RecordCollectionMaterializer, name, content):
     except Exception as e: raise SerdeError(
         f'the artifact store cannot be written ({type(e).__name__}: {e}). Nothing has been registered: mend the store and run the step again', self._path(name)) from e
 
-# %% ../nbs/12_materializers.ipynb #c6a11db6
+# %% ../nbs/12_materializers.ipynb #54bcd3d0
 @patch
 def _read(self:RecordCollectionMaterializer, name, expected=None):
     "A file's bytes, known to be those that were saved. Raises FileNotFoundError if it is not there."
@@ -203,6 +203,7 @@ def _read(self:RecordCollectionMaterializer, name, expected=None):
 
 _REMEDY = 'Restore the file from a backup, or run the step again with its cache off'
 
+# %% ../nbs/12_materializers.ipynb #78939da8
 @patch
 def _main_file(self:RecordCollectionMaterializer):
     "Name and bytes of the file that stands for the artifact, whatever the format was when it was saved."
@@ -284,7 +285,7 @@ def boxes_per_class(collection) -> dict:
     "How many boxes each class has, most frequent first."
     return summarise(collection).classes
 
-# %% ../nbs/12_materializers.ipynb #ec228bce
+# %% ../nbs/12_materializers.ipynb #6182b1dd
 RECORDS_SEEN, BOXES_SEEN, ROWS_SHOWN = 5000, 100_000, 20
 FAULTS = ('not finite', 'no area', 'out of the image')
 
@@ -315,6 +316,7 @@ def sample_boxes(data, summary:Summary) -> Sample:
     return Sample(len(chosen), len(rows), sides, {name: int((kinds == k).sum()) for k, name in enumerate(FAULTS)},
                   [(FAULTS[kinds[i]], float(over[i]), *where[i], table[i, :4].tolist()) for i in worst])
 
+# %% ../nbs/12_materializers.ipynb #3fdd4b81
 def judge_boxes(x0, y0, x1, y1, width, height):
     "For each box: the side of a square of its size, the number of its fault (3 for none), and how far it is out of its image."
     with np.errstate(invalid='ignore'):
