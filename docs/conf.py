@@ -51,7 +51,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_permalinks_icon = '#'
 pygments_style = 'a11y-high-contrast-light'
-html_domain_indices = False  # api.md is better
+html_use_index = html_domain_indices = False  # api.md is better
 html_theme_options = {
     'logo': {'text': project, 'image_light': '_static/icon.svg', 'image_dark': '_static/icon.svg', 'alt_text': ''},
     'navbar_persistent': [],

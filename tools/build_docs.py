@@ -185,9 +185,14 @@ def finish_page(text, sizes):
 
 
 def named(text):
-    """The theme's controls, with the names that screen readers want."""
-    text = re.sub(r'(<button class="btn search-button-field[^>]*?) title="[^"]*" aria-label="[^"]*"|(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"', r'\1\2', text)
-    return re.sub(r'(<a class="reference internal" href="[^"]*">\s*([^<]*?)\s*</a>\s*<details[^>]*>\s*<summary)>', r'\1 aria-label="Pages of \2">', text)
+    """Controls with the names that screen readers want, and signatures of several lines without half a definition list."""
+    text = re.sub(r'(<button class="btn search-button-field[^>]*?) title="[^"]*" aria-label="[^"]*"', r'\1', text)
+    text = text.replace('<summary aria-label="Toggle hidden content">', '<summary>')
+    text = re.sub(r'(<a class="[^"]*\breference internal" href="[^"]*">\s*([^<]*?)\s*</a>\s*<details[^>]*>\s*<summary)>', r'\1 aria-label="Pages of \2">', text)
+    def lines(match):
+        for old, new in (('<dl>', '<span class="sig-lines">'), ('</dl>', '</span>'), ('<dd>', '<span class="sig-line">'), ('</dd>', '</span>')): match = match.replace(old, new)
+        return match
+    return re.sub(r'<dt class="sig .*?</dt>', lambda m: lines(m[0]), text, flags=re.S)
 
 
 def embedded(text, folder, prefix):
