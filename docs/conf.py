@@ -26,6 +26,7 @@ templates_path = [str(here/'_templates')]
 # Notebooks: they were executed already, and each picture becomes a file
 nb_execution_mode = 'off'
 nb_merge_streams = True
+nb_render_markdown_format = 'myst'  # tables that cells make
 nb_ipywidgets_js = {}
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath', 'amsmath', 'fieldlist', 'attrs_inline', 'attrs_block']
 myst_heading_anchors = 3
