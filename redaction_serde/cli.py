@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'HEAD', 'TRAINED', 'COCO_KEYS', 'UsageError', 'CocoImage', 'CocoAnnotation', 'CocoCategory', 'Coco',
            'check_coco', 'check_out', 'stage', 'demo', 'run_pipeline', 'second_process', 'verify_artifact',
-           'write_outputs', 'print_verdict', 'demo_html', 'demo_train', 'run_training', 'verify_detector',
-           'print_trained', 'is_coco', 'coco_images', 'collection_of_coco', 'document_in', 'inspect', 'convert',
-           'compare_files', 'make_parser', 'main']
+           'write_outputs', 'print_verdict', 'demo_html', 'demo_train', 'check_split', 'run_training',
+           'verify_detector', 'print_trained', 'is_coco', 'coco_images', 'collection_of_coco', 'document_in', 'inspect',
+           'convert', 'compare_files', 'make_parser', 'main']
 
 # %% ../nbs/91_cli.ipynb #4f7f6e4f
 import argparse, json, os, subprocess, sys, time
@@ -232,12 +232,19 @@ def demo_train(args, out) -> int:
     with stage(2, 'Preparing icevision'):
         from redaction_serde.compat import prepare_icevision, prepare_zenml
         prepare_icevision()
+        check_split(annotations, images)
     with stage(3, f'Running a ZenML pipeline: read, split, train {args.steps} steps, predict, evaluate, report'):
         artifacts = run_training(annotations, images, args.steps, prepare_zenml(out/'zenml'))
     with stage(4, 'Loading the detector in another process, predicting again, comparing'): second_process(artifacts, out, command='verify-detector')
     with stage(5, 'Reading its verdict'): verdict = json.loads((out/'training.json').read_bytes())
     print_trained(verdict, out)
     return 0 if verdict['identical'] else 1
+
+def check_split(annotations, images):
+    "See that there are pages to learn from and pages to be tested on. Raises `UsageError` if not."
+    from redaction_serde import detectors, records
+    learn, test = map(len, detectors.split_by_name(records.parse_coco(annotations, images)))
+    if not learn or not test: raise UsageError(f'the split leaves {learn} pages to learn from and {test} to be tested on; give more pages')
 
 def run_training(annotations, images, steps, store) -> dict:
     "Run the pipeline; the ids of its artifacts, and how many of its steps were cached."

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'BACKBONES', 'LEVELS', 'MAX_ANCHORS', 'MAX_PIXELS', 'MAX_ARG', 'CARD_FILE', 'CARD_FORMAT', 'CARD_VERSION',
-           'MAX_CARD', 'MAX_TENSOR_HEADER', 'LIBRARIES', 'Kind', 'Anchors', 'Build', 'check_build', 'build_model',
-           'undisturbed', 'Detector', 'make_detector', 'settings', 'losses_of', 'Weights', 'Card', 'weights_file',
-           'dumps_detector', 'read_card', 'loads_detector', 'save_detector', 'load_detector', 'split_by_name',
-           'page_tensor', 'measure_norms', 'train_detector', 'draw_losses', 'predict', 'draw_predictions', 'evaluate']
+           'MAX_CARD', 'MAX_TENSOR_HEADER', 'LIBRARIES', 'THERE', 'Kind', 'Anchors', 'Build', 'check_build',
+           'build_model', 'undisturbed', 'Detector', 'make_detector', 'settings', 'would_be_lost', 'Weights', 'Card',
+           'weights_file', 'dumps_detector', 'read_card', 'loads_detector', 'save_detector', 'load_detector',
+           'split_by_name', 'page_tensor', 'measure_norms', 'train_detector', 'draw_losses', 'predict',
+           'draw_predictions', 'evaluate']
 
 # %% ../nbs/13_trained_models.ipynb #b13e032b
 import hashlib, re, warnings
@@ -26,13 +27,14 @@ from .records import *
 from .schema import *
 from .visual import *
 
-# %% ../nbs/13_trained_models.ipynb #6199d435
+# %% ../nbs/13_trained_models.ipynb #7fa2debf
 import numpy as np
 import torch
 from icevision.core import BBox, BaseRecord, BBoxesRecordComponent, ClassMap, FilepathRecordComponent, InstancesLabelsRecordComponent, ScoresRecordComponent
 from icevision.data import Prediction
 from icevision.models.torchvision import faster_rcnn, keypoint_rcnn, mask_rcnn, retinanet
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 from PIL import Image
 from safetensors.torch import load as read_tensors, save as write_tensors
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -158,7 +160,7 @@ def make_detector(
     build = Build(model_type, backbone, pack_class_map(class_map), tuple(image_size), anchors, args)
     with undisturbed(seed): return Detector(build_model(build), build)
 
-# %% ../nbs/13_trained_models.ipynb #5a44b6a2
+# %% ../nbs/13_trained_models.ipynb #a8ec3cbf
 _TENSORS = {'_parameters', '_buffers', '_modules', 'training'}  # attributes of a layer that are looked at elsewhere
 _LATER = {'scales', 'map_levels'}  # of a pooling layer: None until its first image, and then the same for all
 
@@ -167,6 +169,7 @@ def _words(x, depth=0):
     if isinstance(x, torch.Tensor): return f'{x.dtype} {x.tolist()}'
     if depth > 5: return '…'
     if isinstance(x, dict): return f'{type(x).__name__} {[(_words(k, depth+1), _words(v, depth+1)) for k, v in x.items()]}'
+    if isinstance(x, (set, frozenset)): return f'{type(x).__name__} {sorted(map(repr, x))}'
     if isinstance(x, (list, tuple)): return f'{type(x).__name__} {[_words(v, depth+1) for v in x]}'
     if hasattr(x, '__qualname__'): return f'{x.__module__}.{x.__qualname__}'
     if hasattr(x, '__dict__'): return f'{type(x).__qualname__} {_words(vars(x), depth+1)}'
@@ -182,7 +185,7 @@ def settings(model) -> dict:
         found.update({f'{place}.{k}': _words(v) for k, v in vars(layer).items() if k not in skipped})
     return found
 
-# %% ../nbs/13_trained_models.ipynb #d00a2586
+# %% ../nbs/13_trained_models.ipynb #16548070
 def _skeleton(build):
     "The model of a build without memory for its tensors."
     with torch.device('meta'): return build_model(build)
@@ -197,7 +200,7 @@ def _tensor_problems(tensors, expected):
             found.append(Problem(place, f'expected {wanted.dtype} of shape {list(wanted.shape)}, found {x.dtype} of shape {list(x.shape)}'))
     return found
 
-def losses_of(detector) -> list:
+def would_be_lost(detector) -> list:
     "A `Problem` for everything about a detector that its build and its tensors would not bring back."
     skeleton = _skeleton(detector.build)
     found, wanted, tensors = settings(detector.model), settings(skeleton), detector.model.state_dict()
@@ -231,14 +234,14 @@ def weights_file(card:Card) -> str:
     "The name of the file with the weights of a card: part of their hash."
     return f'weights-{card.weights.sha256[:16]}.safetensors'
 
-# %% ../nbs/13_trained_models.ipynb #8cc7f6f9
+# %% ../nbs/13_trained_models.ipynb #79a043dd
 _NUMBERS = re.compile(r'\[\n\s*([^][{}"]*?)\s*\]')  # a list of numbers over several lines, which is easier to read on one
 
 def dumps_detector(
     detector:Detector,  # trained or not, on any device
 ) -> tuple:             # bytes of the card and of the weights; the same for the same detector and libraries
     "A detector as two files. Raises `EncodeError` with everything that would be lost. How it was trained (optimiser, data) is not part of it."
-    try: found = check_build(detector.build) or losses_of(detector)
+    try: found = check_build(detector.build) or would_be_lost(detector)
     except (DecodeError, RuntimeError) as e: raise EncodeError(f'the build does not work: {e}', '$.build') from None
     found += unholdable(msgspec.to_builtins(detector.build), '$.build')
     if found: raise EncodeError(found)
@@ -401,7 +404,7 @@ def train_detector(
     model.eval()
     return losses
 
-# %% ../nbs/13_trained_models.ipynb #e3426dee
+# %% ../nbs/13_trained_models.ipynb #87fc0848
 def draw_losses(
     losses,      # one a step
     width=6.,    # inches
@@ -415,7 +418,10 @@ def draw_losses(
     ax.plot(steps, losses, '.', color=PALETTE[5])
     ax.plot(steps, smooth, color=PALETTE[0], linewidth=2)
     ax.set(xlabel='step', ylabel='loss (logarithmic)', yscale='log', xlim=(0, len(losses) + 1))
+    low, high = min(losses)/1.1, max(losses)*1.1
+    ax.set(ylim=(low, high), yticks=[m*10**k for k in range(-3, 6) for m in (1, 2, 5) if low <= m*10**k <= high])
     ax.yaxis.set_major_formatter('{x:g}')
+    ax.yaxis.set_minor_locator(NullLocator())
     for side in ('top', 'right'): ax.spines[side].set_visible(False)
     figure.alt = f'The loss at each of {len(losses)} steps of training; its running median goes from {smooth[min(window, len(losses)) - 1]:.2f} to {smooth[-1]:.2f}.'
     return figure
@@ -452,23 +458,25 @@ def _prediction(record, scale, found, threshold, class_map):
     prediction.ground_truth = record
     return prediction
 
-# %% ../nbs/13_trained_models.ipynb #84da25fe
+# %% ../nbs/13_trained_models.ipynb #4fed1f91
+THERE = PALETTE[2]
+
 def draw_predictions(
     predictions,  # a list of `Prediction`s with their ground truth
     n=4,          # pages to show at most
     width=10.,    # inches
 ) -> Picture:
-    "Pages with what was found, coloured by class, over what is there, pale and thick."
+    "Pages with what was predicted, coloured by class, over what is there, pale and thick."
     shown = predictions[:n]
     figure, seen = Picture(width, width/max(1, len(shown))*1.35 + .4), {}
     for ax, p in zip(figure.subplots(1, max(1, len(shown)), squeeze=False).flat, shown):
         draw_page(ax, p.ground_truth, longest=700)
-        for box, _ in boxes_of(p.ground_truth): draw_box(ax, box, edgecolor='#999999', linewidth=3.5, alpha=.45)
+        for box, _ in boxes_of(p.ground_truth): draw_box(ax, box, edgecolor=THERE, linewidth=3.5, alpha=.4)
         for box, i in boxes_of(p.pred): draw_box(ax, box, edgecolor=seen.setdefault(class_name(p.pred, i), PALETTE[(i - 1) % len(PALETTE)]), linewidth=1.3)
-        ax.set_xlabel(f'{len(p.detection.bboxes)} found, {len(p.ground_truth.detection.bboxes)} there', fontsize=8)
-    handles = [Line2D([], [], color='#999999', linewidth=3.5, alpha=.45, label='there'), *(Line2D([], [], color=c, label=f'found: {name}') for name, c in seen.items())]
+        ax.set_xlabel(f'{len(p.detection.bboxes)} predicted, {len(p.ground_truth.detection.bboxes)} there', fontsize=8)
+    handles = [Line2D([], [], color=THERE, linewidth=3.5, alpha=.4, label='there'), *(Line2D([], [], color=c, label=f'predicted: {name}') for name, c in seen.items())]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
-    figure.alt = f'{len(shown)} pages with the boxes that a detector found over those that are there.'
+    figure.alt = f'{len(shown)} pages with the boxes that a detector predicted over those that are there.'
     return figure
 
 # %% ../nbs/13_trained_models.ipynb #c0cad29d

@@ -462,16 +462,15 @@ class PredictionsMaterializer(RecordCollectionMaterializer):
 # %% ../nbs/12_materializers.ipynb #230c6ecd
 COCOBBoxRecordCollectionMaterializer = RecordCollectionMaterializer  # the article's name, which stored artifacts and pipelines may say
 
-# %% ../nbs/13_trained_models.ipynb #ac29fb85
+# %% ../nbs/13_trained_models.ipynb #9c1ae2e0
 import hashlib
 from typing import Any, ClassVar
 
-import msgspec
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from .detectors import CARD_FILE, MAX_CARD, Detector, dumps_detector, loads_detector, read_card, weights_file
-from .schema import DecodeError, LimitError, Limits
+from .schema import DecodeError, Limits
 
 # %% ../nbs/13_trained_models.ipynb #2b204ebe
 class DetectorMaterializer(BaseMaterializer):

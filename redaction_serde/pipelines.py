@@ -149,7 +149,7 @@ def batch_pipeline(
     "Count the boxes of every page, three pages to a step."
     total(boxes_of_batch.map(load_annotations.with_options(output_materializers=BatchOf3Materializer)(annotations, images)))
 
-# %% ../nbs/13_trained_models.ipynb #5cfc924d
+# %% ../nbs/13_trained_models.ipynb #0f6e0c6e
 import hashlib, sys
 from typing import Annotated
 
@@ -159,11 +159,11 @@ from zenml.config.cache_policy import CachePolicy
 from zenml.types import HTMLString
 
 from .detectors import Anchors, Detector, draw_losses, draw_predictions, evaluate, make_detector, measure_norms, predict, split_by_name, train_detector
-from .materializers import DetectorMaterializer, PredictionsMaterializer, RecordCollectionMaterializer
+from .materializers import DetectorMaterializer, PredictionsMaterializer
 from .records import parse_coco
 from .visual import html_page, html_table, picture_html
 
-# %% ../nbs/13_trained_models.ipynb #2a734d97
+# %% ../nbs/13_trained_models.ipynb #a05c93b5
 @step(enable_cache=False)
 def read_pages(annotations:str, images:str) -> Annotated[RecordCollection, 'pages']:
     "Annotated pages, each with the SHA-256 of its image."
@@ -176,9 +176,9 @@ def split_pages(pages:RecordCollection, test_share:float) -> tuple[Annotated[Rec
     "Pages to learn from, and pages to be tested on. Raises ValueError if there are none of the one or the other."
     parts = split_by_name(pages, test_share)
     if not all(len(part) for part in parts): raise ValueError(f'the split leaves {len(parts[0])} pages to learn from and {len(parts[1])} to be tested on: give more pages, or another test_share')
-    return parts
+    return parts[0], parts[1]  # ZenML reads in the source that these are two
 
-# %% ../nbs/13_trained_models.ipynb #84113c6e
+# %% ../nbs/13_trained_models.ipynb #b4750e28
 _SMALL = Anchors([[s, 5*s//4, 8*s//5] for s in (8, 16, 32, 64, 128)], [[.1, .2, .5]]*5)  # lines of text are wide and low
 _DETECTORS = CachePolicy(source_dependencies=['redaction_serde.detectors'])
 
@@ -186,7 +186,7 @@ def _tell(done, total):
     "Say on a terminal how far the training is; ZenML has its hands on the usual streams."
     if sys.__stderr__ and sys.__stderr__.isatty(): print(f'\rtraining: step {done} of {total} ', end='', file=sys.__stderr__, flush=True)
 
-@step(cache_policy=_DETECTORS)
+@step(cache_policy=_DETECTORS, output_materializers={'detector': DetectorMaterializer})
 def train(train_pages:RecordCollection, steps:int, seed:int) -> tuple[Annotated[Detector, 'detector'], Annotated[list[float], 'losses']]:
     "A detector, trained from random weights, and its loss at each step."
     records = train_pages._records._list

@@ -372,6 +372,10 @@ def test_pipeline_runs_again_what_it_must(tmp_path):
     assert [n for n, s in statuses(third).items() if s == 'cached'] == ['train']
     detector, tested = (third.steps[step].outputs[name][0].load() for step, name in (('train', 'detector'), ('split_pages', 'test_pages')))
     assert compare(third.steps['predict_pages'].outputs['predictions'][0].load(), d.predict(detector, tested))
+    stored = third.steps['train'].outputs['detector'][0]
+    for path in Path(stored.uri).iterdir(): path.unlink()
+    d.save_detector(d.make_detector(detector.class_map, anchors=detector.build.anchors, seed=99), stored.uri)  # a whole and valid detector, but another
+    with pytest.raises(DecodeError, match='has changed since it was saved'): stored.load()
     html = third.steps['report'].outputs['training_report'][0].load()
     assert '<script' not in html and html.count('src="data:image/png') == 2
 
@@ -408,6 +412,7 @@ def test_demo_notices_another_detector(tmp_path, monkeypatch, capsys):
     """The verdict is not a formality: it is 1 if the detector predicts something else."""
     from redaction_serde import cli
     (tmp_path/'out').mkdir()
+    monkeypatch.setattr(cli, 'check_split', lambda *a: None)
     monkeypatch.setattr(cli, 'run_training', lambda *a: {})
     monkeypatch.setattr('redaction_serde.compat.prepare_zenml', lambda store: store)
     verdict = dict(identical=False, boxes=2, boxes_identical=1, pages=1, steps=1, cached=0, scores={}, differences=['changed: here'])
