@@ -44,7 +44,7 @@ def test_it_answers_for_this_machine_only(url):
 
 
 @pytest.mark.skipif(not dashboard.chromium(), reason='no Chromium on this machine (Debian: apt install chromium): the dashboard is not looked at here')
-def test_the_contact_sheet_is_seen(url):
+def test_the_contact_sheet_and_the_report_are_seen(url):
     finished, broken = [], []
     with dashboard.browser_page(viewport=dict(width=1280, height=800)) as page:
         page.set_default_timeout(120_000)
@@ -54,6 +54,11 @@ def test_the_contact_sheet_is_seen(url):
         width, height = sheet.evaluate('image => [image.naturalWidth, image.naturalHeight]')
         assert width >= 600 and height >= 300
         assert sheet.get_attribute('src').startswith(('data:image/png', 'blob:', url))
+        page.get_by_role('dialog').get_by_text('contact-sheet.png').click()
+        page.get_by_text('report.html', exact=True).last.click()
+        page.get_by_role('button', name='Load Preview').click()  # the dashboard warns of HTML, and shows it without scripts
+        page.frame_locator('iframe').get_by_text('4 records').first.wait_for()
+        assert page.locator('iframe').get_attribute('sandbox') == ''
     assert not [u for u in finished if not u.startswith((f'{url}/', 'data:', 'blob:'))] and not broken
 
 

@@ -133,7 +133,7 @@ def picture(target=ROOT/'nbs'/'images'/'dashboard.png'):
             open_sheet(page, run_page(url))
             page.wait_for_timeout(1000)  # its panel slides in
             image = Image.open(io.BytesIO(page.screenshot()))
-    image.convert('RGB').quantize(64).save(target, optimize=True)
+    image.convert('RGB').quantize(128).save(target, optimize=True)
     print(f'{target.relative_to(ROOT)}: {target.stat().st_size} bytes')
 
 
