@@ -269,7 +269,9 @@ def convert(nb, path, links, pages):
         if said(d, 'echo') == 'false': new.metadata.tags.append('remove-input')
         mystnb |= picture_options(new, d, f'{path.name}')
         if mystnb: new.metadata['mystnb'] = mystnb
-        out.append(new)
+        last = out[-1].metadata.get('mystnb', {}) if out else {}
+        if mystnb.get('code_prompt_show') == 'Imports' == last.get('code_prompt_show'): out[-1].source += '\n' + new.source
+        else: out.append(new)
     return nbformat.v4.new_notebook(cells=[strip_id(c) for c in number(out)], metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'},
                                     'language_info': {'name': 'python', 'pygments_lexer': 'ipython3'}}, nbformat_minor=4)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'BEFORE', 'AFTER', 'LOST', 'pixels', 'Picture', 'boxes_of', 'class_name', 'image_of', 'draw_page',
-           'draw_box', 'draw_record', 'same_pixels', 'overlay', 'compare_boxes', 'contact_sheet', 'draw_boxes',
-           'visual_check', 'png', 'picture_html', 'html_page', 'html_table']
+           'draw_box', 'draw_record', 'same_pixels', 'overlay', 'compare_boxes', 'SideBySide', 'contact_sheet',
+           'draw_boxes', 'visual_check', 'png', 'picture_html', 'html_page', 'html_table']
 
 # %% ../nbs/11_visual.ipynb #05af54a2
 import base64, io, math
@@ -164,6 +164,22 @@ def _both(ax, a, b):
 def _say(ax, patch, text):
     if patch: ax.annotate(text, patch.get_xy(), xytext=(0, 2), textcoords='offset points', fontsize=7, color='white', va='bottom',
                           bbox=dict(facecolor=LOST, edgecolor='none', pad=1), annotation_clip=False)
+
+# %% ../nbs/11_visual.ipynb #b4af0002
+class SideBySide:
+    "Two drawings of one record: next to each other in a notebook, with a slider between them on the site."
+    def __init__(self,
+        before,     # an icevision record
+        after,      # what became of it
+        width=3.2,  # inches, of each drawing
+    ): self.figures = {'before': draw_record(before, width), 'after': draw_record(after, width)}
+
+    def _repr_html_(self):
+        def part(name, figure):
+            data, about = figure._repr_jpeg_()
+            image = f'<img alt="{name}: {escape(about["alt"], quote=True)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+            return f'<figure style="margin:0">{image}<figcaption>{name}</figcaption></figure>'
+        return f'<div class="before-after" style="display:flex;flex-wrap:wrap;gap:1rem">{"".join(part(*f) for f in self.figures.items())}</div>'
 
 # %% ../nbs/11_visual.ipynb #31dc5d60
 def contact_sheet(

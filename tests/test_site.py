@@ -242,6 +242,22 @@ def test_a_page_is_readable_before_any_script_has_run(chromium, address):
 
 
 @in_browser
+def test_a_slider_uncovers_before_under_after(tab, address, chromium):
+    tab.goto(f'{address}visual.html')
+    slider = tab.locator('.before-after input[type=range]')
+    slider.focus()
+    clip = lambda: tab.evaluate('() => getComputedStyle(document.querySelector(".before-after img + img")).clipPath')
+    middle = clip()
+    for _ in range(5): tab.keyboard.press('ArrowRight')
+    assert clip() != middle and slider.input_value() == '55' and slider.get_attribute('aria-label')
+    without = chromium.new_context(java_script_enabled=False).new_page()
+    without.goto(f'{address}visual.html')
+    boxes = [image.bounding_box() for image in without.locator('.before-after img').all()]
+    assert len(boxes) == 2 and boxes[0]['x'] + boxes[0]['width'] <= boxes[1]['x'] and boxes[0]['y'] == boxes[1]['y']
+    without.context.close()
+
+
+@in_browser
 def test_folds_open(tab, address):
     tab.goto(f'{address}bytes.html')
     fold = tab.locator('details.hide').first

@@ -115,7 +115,7 @@ def api_page(modules, about, links):
     lines = ['# API index', '', '> Every public name, by module, with the notebook that explains it.', '']
     for module in [*order, *sorted(set(modules) - set(order))]:
         page, entries = modules[module]
-        lines += [f'## redaction_serde.{module}', '', f'```{{py:module}} redaction_serde.{module}\n```', '', f'Explained in [{about[page]["title"]}]({page}.ipynb).', '']
+        lines += [f'## {module}', '', f'```{{py:module}} redaction_serde.{module}\n```', '', f'Explained in [{about[page]["title"]}]({page}.ipynb).', '']
         rows = [(e, one) for e in entries if e.kind != 'method' for one in (e, *e.members, *(p for p in entries if p.kind == 'method' and p.name.startswith(e.name + '.')))]
         if not rows: continue
         lines += ['| name | |', '|---|---|']
@@ -218,7 +218,7 @@ def icons(pages, script):
     return '\n'.join(['/* Icons of Font Awesome Free, https://fontawesome.com, CC BY 4.0 */',
                       'i.fas, i.fab, i.far, i.fa-solid, i.fa-brands, i.fa-regular { display: inline-block; width: 1.1em; height: 1em; vertical-align: -.125em; '
                       'background: currentColor; mask: var(--icon) center / contain no-repeat; -webkit-mask: var(--icon) center / contain no-repeat }',
-                      'i.fa-lg { font-size: 1.25em }', *rules]) + '\n'
+                      *rules]) + '\n'
 
 
 def finish(html, about, notebooks, target):
