@@ -47,7 +47,8 @@ def test_a_lesson_runs_from_top_to_bottom(lab):
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
         page = browser.new_page(viewport={'width': 1280, 'height': 900})
-        elsewhere = []
+        elsewhere, errors = [], []
+        page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
         page.on('request', lambda r: elsewhere.append(r.url) if not r.url.startswith((lab, lab.replace('http', 'ws'), 'data:', 'blob:')) else None)
         page.goto(f'{lab}?token=secret')  # the start page
         page.wait_for_selector('.jp-Notebook h1:has-text("redaction_serde")', timeout=90_000)
@@ -69,5 +70,5 @@ def test_a_lesson_runs_from_top_to_bottom(lab):
         last = page.locator(f'{panel} .jp-OutputArea-output').last
         assert last.inner_text().strip()
         assert 'gzip: ' in page.locator(f'{panel} .jp-RenderedHTML').last.inner_text()
-        assert not elsewhere
+        assert not elsewhere and not errors, (elsewhere, errors)
         browser.close()

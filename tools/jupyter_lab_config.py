@@ -14,12 +14,23 @@ for name, values in settings.items():
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists(): path.write_text(json.dumps(values), encoding='utf-8')
 
+# JupyterLite's kernel is for the site; in JupyterLab it only complains
+page = Path(os.environ.get('JUPYTER_CONFIG_DIR') or root/'.state'/'jupyter')/'labconfig'/'page_config.json'
+if not page.exists():
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(json.dumps({'disabledExtensions': {'@jupyterlite/pyodide-kernel-extension': True}}), encoding='utf-8')
+
+kernel = Path(os.environ.get('IPYTHONDIR') or root/'.state'/'ipython')/'profile_default'/'ipython_kernel_config.py'
+if not kernel.exists():
+    kernel.parent.mkdir(parents=True, exist_ok=True)
+    kernel.write_text("c.IPKernelApp.log_level = 'ERROR'\n", encoding='utf-8')
+
 os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'  # the kernel of this environment goes before any that the user has
 
 c = get_config()  # noqa: F821
 c.ServerApp.ip = '127.0.0.1'
 c.ServerApp.root_dir = str(root/'nbs')
-c.ServerApp.log_level = 'WARN'
+c.Application.log_level = 'ERROR'  # the address is shown all the same
 c.LabApp.default_url = '/lab/tree/index.ipynb'
 c.LabApp.user_settings_dir = str(state/'settings')
 c.LabApp.workspaces_dir = str(state/'workspaces')
