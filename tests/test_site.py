@@ -19,6 +19,7 @@ GROUPS = [g for g, *_ in build_docs.GROUPS if any(build_docs.group_of(p) == g fo
 PAGES = [*LESSONS, *GROUPS, *OTHERS, *MODULES]
 MACHINE_PATHS = re.compile(r'/(?:home|root|Users|tmp|var/folders|work)/[a-z]')
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
+pytestmark = pytest.mark.timeout(1800)  # the first of them makes the site
 in_browser = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (`apt install chromium`): the pages are not tested in a browser here')
 
 

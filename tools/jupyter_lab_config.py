@@ -1,6 +1,7 @@
 """JupyterLab as `make lab` opens it: on the first notebook, with the kernel of .venv, nothing asked and nothing sent."""
 import json
 import os
+import sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -13,12 +14,6 @@ for name, values in settings.items():
     path = state/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists(): path.write_text(json.dumps(values), encoding='utf-8')
-
-# JupyterLite's kernel is for the site; in JupyterLab it only complains
-page = Path(os.environ.get('JUPYTER_CONFIG_DIR') or root/'.state'/'jupyter')/'labconfig'/'page_config.json'
-if not page.exists():
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(json.dumps({'disabledExtensions': {'@jupyterlite/pyodide-kernel-extension': True}}), encoding='utf-8')
 
 kernel = Path(os.environ.get('IPYTHONDIR') or root/'.state'/'ipython')/'profile_default'/'ipython_kernel_config.py'
 if not kernel.exists():
@@ -37,3 +32,11 @@ c.LabApp.workspaces_dir = str(state/'workspaces')
 c.LabApp.extension_manager = 'readonly'
 c.LabApp.news_url = None
 c.MappingKernelManager.default_kernel_name = 'python3'
+
+# JupyterLite's kernel is installed for the site; JupyterLab would load it and complain
+extensions = state/'labextensions'
+extensions.mkdir(parents=True, exist_ok=True)
+for old in extensions.iterdir(): old.unlink()
+for installed in (Path(sys.prefix)/'share'/'jupyter'/'labextensions').glob('*'):
+    if installed.name != '@jupyterlite': (extensions/installed.name).symlink_to(installed)
+c.LabApp.labextensions_path = [str(extensions)]
