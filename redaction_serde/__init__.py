@@ -15,6 +15,7 @@ _HOMES = {
     'fidelity': ('compare', 'round_trip'),
     'schema': ('SerdeError', 'EncodeError', 'DecodeError', 'LimitError', 'VersionError', 'UnknownComponentError', 'Limits'),
     'formats': ('RecoveryWarning', 'check'),
+    'detectors': ('save_detector', 'load_detector'),
     'compat': ('prepare_icevision', 'prepare_zenml'),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -9,7 +9,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from run_notebooks import ROOT, run_notebook
+from conftest import offline
+from run_notebooks import ROOT
 from zenml.client import Client
 from zenml.enums import StackComponentType, VisualizationType
 
@@ -23,7 +24,6 @@ from redaction_serde.schema import DecodeError, SerdeError
 from icevision.data import RecordCollection
 
 pytestmark = pytest.mark.timeout(900)
-OFFLINE = str(ROOT/'tests'/'offline')
 
 
 @pytest.fixture
@@ -248,10 +248,6 @@ def test_s3_is_gone_when_an_artifact_is_loaded(on_s3, pages_at, pages):
 
 # ---- no network
 
-def offline(log, **more):
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join([OFFLINE, str(ROOT), os.environ.get('PYTHONPATH', '')]), 'OFFLINE_LOG': str(log), **more}
-
-
 @pytest.mark.parametrize('attempt, allowed', [
     ("socket.create_connection(('192.0.2.1', 80), 1)", False), ("socket.getaddrinfo('example.org', 80)", False), ("socket.gethostbyname('example.org')", False),
     ("socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))", False), ("urllib.request.urlopen('http://example.org', timeout=1)", False),
@@ -279,10 +275,3 @@ def test_pipelines_need_no_network(pages_at, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not (tmp_path/'log').exists(), (tmp_path/'log').read_text()
     assert not done.stdout and not done.stderr  # and they are quiet
-
-
-@pytest.mark.parametrize('name', ['05_materialisation', '12_materializers'])
-def test_lessons_need_no_network(name, tmp_path, monkeypatch):
-    for key, value in offline(tmp_path/'log').items(): monkeypatch.setenv(key, value)
-    run_notebook(ROOT/'nbs'/f'{name}.ipynb')
-    assert not (tmp_path/'log').exists(), (tmp_path/'log').read_text()
