@@ -9,6 +9,7 @@ import re
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 from fastcore.docments import docments
@@ -18,7 +19,7 @@ from nbdev.processors import filter_stream_, hide_line, populate_language, rm_he
 
 LIB = 'redaction_serde'
 BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
-STDLIB = NbdevLookup(strip_libs=(), incl_libs=('nbdev_stdlib',))
+STDLIB = NbdevLookup(strip_libs=(), incl_libs=('nbdev-stdlib', 'nbdev_stdlib'))
 
 
 def page_name(path):
@@ -188,7 +189,9 @@ def relink(text, pages):
     def one(match):
         target, _, anchor = match[2].partition('#')
         anchor = f'#{anchor}' if anchor else ''
-        if target.endswith('.ipynb') and target in pages: return f'{match[1]}{pages[target]}.ipynb{anchor.lower()})'
+        if target.endswith('.ipynb') and target in pages:  # Jupyter's anchors keep capitals and commas
+            slug = re.sub(r'[^\w#-]', '', unquote(anchor).lower())
+            return f'{match[1]}{pages[target]}.ipynb{slug})'
         if target.endswith('.ipynb'): return f'{match[1]}{BLOB}/nbs/{target})'
         if target in ('../CHANGELOG.md', '../CONTRIBUTING.md'): return f'{match[1]}{target[3:].lower()}{anchor})'
         if target.startswith('../'): return f'{match[1]}{BLOB}/{target[3:]}{anchor})'
