@@ -5,14 +5,15 @@ What follows them here: directives become cell tags, exported definitions become
 names become links, Quarto's callouts become MyST's, and every picture has an alternative text, or the build stops.
 """
 import ast
+import io
 import re
 import textwrap
+import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
-from fastcore.docments import docments
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import NBProcessor
 from nbdev.processors import filter_stream_, hide_line, populate_language, rm_header_dash, strip_ansi
@@ -43,9 +44,18 @@ class Entry:
 # -- entries from source -----------------------------------------------------------------------------------------------
 
 def comments_of(source):
-    """Docments of a function or of the fields of a class: names to comments."""
-    found = docments(source, args_kwargs=True) if source.lstrip().startswith(('def', '@', 'async')) else {}
-    return {k: ' '.join(v.split()) for k, v in found.items() if v}
+    """Docments of a function: names to the comments on their lines, and `return` to the one at the end of its head.
+
+    fastcore's own `docments` wants the function, and so its module with all that it imports; this only wants the text.
+    """
+    node = ast.parse(source).body[0]
+    says = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+    args = [*node.args.posonlyargs, *node.args.args, *filter(None, [node.args.vararg]), *node.args.kwonlyargs, *filter(None, [node.args.kwarg])]
+    if not args or args[0].lineno == node.lineno == args[-1].lineno: return {}
+    found = {a.arg: says[a.lineno] for a in args if a.lineno in says}
+    head = range(args[-1].lineno + 1, node.body[0].lineno)
+    end = next((says[line] for line in head if line in says), None)
+    return found | ({'return': end} if end else {})
 
 
 def fields_of(node, source):
