@@ -144,7 +144,7 @@ def address(site):
         serving.shutdown()
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def chromium():
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
