@@ -5,20 +5,22 @@ What follows them here: directives become cell tags, exported definitions become
 names become links, Quarto's callouts become MyST's, and every picture has an alternative text, or the build stops.
 """
 import ast
+import io
 import re
 import textwrap
+import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
-from fastcore.docments import docments
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import NBProcessor
 from nbdev.processors import filter_stream_, hide_line, populate_language, rm_header_dash, strip_ansi
 
 LIB = 'redaction_serde'
 BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
-STDLIB = NbdevLookup(strip_libs=(), incl_libs=('nbdev_stdlib',))
+STDLIB = NbdevLookup(strip_libs=(), incl_libs=('nbdev-stdlib', 'nbdev_stdlib'))
 
 
 def page_name(path):
@@ -42,9 +44,18 @@ class Entry:
 # -- entries from source -----------------------------------------------------------------------------------------------
 
 def comments_of(source):
-    """Docments of a function or of the fields of a class: names to comments."""
-    found = docments(source, args_kwargs=True) if source.lstrip().startswith(('def', '@', 'async')) else {}
-    return {k: ' '.join(v.split()) for k, v in found.items() if v}
+    """Docments of a function: names to the comments on their lines, and `return` to the one at the end of its head.
+
+    fastcore's own `docments` wants the function, and so its module with all that it imports; this only wants the text.
+    """
+    node = ast.parse(source).body[0]
+    says = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+    args = [*node.args.posonlyargs, *node.args.args, *filter(None, [node.args.vararg]), *node.args.kwonlyargs, *filter(None, [node.args.kwarg])]
+    if not args or args[0].lineno == node.lineno == args[-1].lineno: return {}
+    found = {a.arg: says[a.lineno] for a in args if a.lineno in says}
+    head = range(args[-1].lineno + 1, node.body[0].lineno)
+    end = next((says[line] for line in head if line in says), None)
+    return found | ({'return': end} if end else {})
 
 
 def fields_of(node, source):
@@ -188,7 +199,9 @@ def relink(text, pages):
     def one(match):
         target, _, anchor = match[2].partition('#')
         anchor = f'#{anchor}' if anchor else ''
-        if target.endswith('.ipynb') and target in pages: return f'{match[1]}{pages[target]}.ipynb{anchor.lower()})'
+        if target.endswith('.ipynb') and target in pages:  # Jupyter's anchors keep capitals and commas
+            slug = re.sub(r'[^\w#-]', '', unquote(anchor).lower())
+            return f'{match[1]}{pages[target]}.ipynb{slug})'
         if target.endswith('.ipynb'): return f'{match[1]}{BLOB}/nbs/{target})'
         if target in ('../CHANGELOG.md', '../CONTRIBUTING.md'): return f'{match[1]}{target[3:].lower()}{anchor})'
         if target.startswith('../'): return f'{match[1]}{BLOB}/{target[3:]}{anchor})'

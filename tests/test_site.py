@@ -128,6 +128,12 @@ def test_every_public_name_has_an_entry(soups):
         assert (public & set(exported)) <= listed, module
 
 
+def test_names_in_backticks_are_links(soups):
+    assert any('#redaction_serde.' in href for soup in soups.values() for a in soup.select('article p a[href]') for href in [a['href']])
+    python = {a['href'] for soup in soups.values() for a in soup.select('article p a[href^="https://docs.python.org/3/library/"]')}
+    assert 'https://docs.python.org/3/library/pickle.html#pickle.loads' in python
+
+
 # -- what Chromium shows -----------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='session')
@@ -138,7 +144,7 @@ def address(site):
         serving.shutdown()
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def chromium():
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
