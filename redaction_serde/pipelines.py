@@ -128,8 +128,10 @@ class BatchMaterializer(RecordCollectionMaterializer):
         return len(self._manifest().shards)
 
     def load_item(self, data_type:Any, index:int) -> RecordCollection:
-        "One shard, which is checked against its hash. The others are not read."
-        return loads(self._shard(self._manifest(), index), self.ROOT, limits=self.LIMITS)
+        "One shard, which is checked against its hash. The others are not read. Raises IndexError if there is none at `index`."
+        manifest = self._manifest()
+        if not 0 <= index < len(manifest.shards): raise IndexError(f'item {index} is not in the artifact')
+        return loads(self._shard(manifest, index), self.ROOT, images_dir=self._images_dir(), limits=self.LIMITS)
 
 class BatchOf3Materializer(BatchMaterializer):
     "Small enough for this page."
