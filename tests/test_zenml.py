@@ -105,12 +105,23 @@ def saved(collection, size=3):
     return materializer
 
 
+def test_a_batch_brings_its_embedded_images(pages):
+    class Embedding(BatchMaterializer): SKIP_REGISTRATION, SHARD, IMAGES = True, 3, 'embed'
+    materializer = Embedding(folder_in_the_store())
+    materializer.save(pages)
+    materializer.expected_content_hash = materializer.compute_content_hash(pages)
+    found, meant = (c[0].common.filepath for c in (materializer.load_item(RecordCollection, 0), pages))
+    assert found != meant and found.read_bytes() == meant.read_bytes()
+
+
 @pytest.mark.parametrize('n, size', [(0, 3), (1, 3), (3, 3), (4, 3), (4, 1), (4, 500)])
 def test_batches_hold_every_record_once_and_in_order(pages, n, size):
     collection = pages[:n]
     materializer = saved(collection, size)
     count = materializer.get_item_count(collection)
     assert count == max(1, -(-n//size))
+    for beyond in (-1, count):
+        with pytest.raises(IndexError, match='is not in the artifact'): materializer.load_item(RecordCollection, beyond)
     batches = [materializer.load_item(RecordCollection, i) for i in range(count)]
     assert all(len(b) <= size for b in batches)
     assert compare(collection, collection.new([r for b in batches for r in b]))
