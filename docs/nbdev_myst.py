@@ -133,8 +133,9 @@ class Links:
                 for one in (e, *e.members): self.names.setdefault(one.name, []).append((module, one.kind))
         self.modules = set(modules)
 
-    def target(self, text, here):
-        """The full name of one of ours, or None."""
+    def target(self, text, here, scope=None):
+        """The full name of one of ours, or None. A plain word such as `load` has to be in scope: it may well be somebody else's."""
+        if scope is not None and re.fullmatch('[a-z]+', text) and text not in scope: return None
         text = re.sub(rf'^({LIB}|rs)\.', '', text)
         module, _, rest = text.partition('.')
         if module in self.modules and rest in self.names and any(m == module for m, _ in self.names[rest]): return f'{LIB}.{module}.{rest}'
@@ -142,12 +143,12 @@ class Links:
         if here in found: return f'{LIB}.{here}.{text}'
         if len(set(found)) == 1: return f'{LIB}.{found[0]}.{text}'
 
-    def linkify(self, text, here, seen=()):
+    def linkify(self, text, here, seen=(), scope=None):
         """Link each name where it is met first; headings, code and what is a link already stay as they are."""
         def one(match):
             name, call = match[1], match[2] or ''
             if name in seen: return match[0]
-            if full := self.target(name, here): new = f'{{py:obj}}`{name}{call} <{full}>`'
+            if full := self.target(name, here, scope): new = f'{{py:obj}}`{name}{call} <{full}>`'
             elif url := ('.' in name or call) and (STDLIB.doc(name) or STDLIB.doc(f'builtins.{name}')): new = f'[`{name}{call}`]({url})'
             else: return match[0]
             if isinstance(seen, set): seen.add(name)
@@ -252,15 +253,28 @@ def public(cells):
     return list(found.values())
 
 
+def in_scope(cells, links):
+    """What a notebook defines or imports of ours, by its plain name."""
+    found = {e.name for e in public(cells)}
+    for c in cells:
+        if c.cell_type != 'code' or 'redaction_serde' not in c.source and 'from .' not in c.source: continue
+        for node in ast.walk(ast.parse(re.sub(r'^[%!].*$', '', c.source, flags=re.M))):
+            if not isinstance(node, ast.ImportFrom) or not (node.level or (node.module or '').startswith(LIB)): continue
+            module = (node.module or '').removeprefix(f'{LIB}.')
+            found |= {a.name for a in node.names if a.name != '*'}
+            if any(a.name == '*' for a in node.names): found |= {name for name, places in links.names.items() if any(m == module for m, _ in places)}
+    return found
+
+
 def convert(nb, path, links, pages):
     """A processed notebook for MyST-NB. `pages` maps notebook file names to page names."""
     cells, module, out, seen, done = read(nb), None, [], set(), set()
     module = module_of(cells)
-    wanted = {e.name: e for e in public(cells)}
+    wanted, scope = {e.name: e for e in public(cells)}, in_scope(cells, links)
     for cell in cells:
         d = cell.directives_ if cell.cell_type == 'code' else {}
         if cell.cell_type == 'markdown':
-            text = links.linkify(relink(callouts(cell.source), pages), module, seen)
+            text = links.linkify(relink(callouts(cell.source), pages), module, seen, scope)
             out.append(nbformat.v4.new_markdown_cell(text))
             continue
         if cell.cell_type != 'code' or not cell.source.strip(): continue

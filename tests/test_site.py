@@ -130,6 +130,7 @@ def test_every_public_name_has_an_entry(soups):
 
 def test_names_in_backticks_are_links(soups):
     assert any('#redaction_serde.' in href for soup in soups.values() for a in soup.select('article p a[href]') for href in [a['href']])
+    assert not soups['index'].select('a[href*="redaction_serde.cli.demo"]')  # a word that is in no scope there
     python = {a['href'] for soup in soups.values() for a in soup.select('article p a[href^="https://docs.python.org/3/library/"]')}
     assert 'https://docs.python.org/3/library/pickle.html#pickle.loads' in python
 
