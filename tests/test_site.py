@@ -1,9 +1,8 @@
 """The site, as it is built, and as Chromium shows it: every page, wide and narrow, light and dark."""
-import json
 import re
 import shutil
+import sys
 import threading
-from pathlib import Path
 from urllib.parse import unquote, urljoin, urlparse
 
 import build_docs
@@ -19,7 +18,8 @@ GROUPS = [g for g, *_ in build_docs.GROUPS if any(build_docs.group_of(p) == g fo
 PAGES = [*LESSONS, *GROUPS, *OTHERS, *MODULES]
 MACHINE_PATHS = re.compile(r'/(?:home|root|Users|tmp|var/folders|work)/[a-z]')
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
-pytestmark = pytest.mark.timeout(1800)  # the first of them makes the site
+pytestmark = [pytest.mark.timeout(1800),  # the first of them makes the site
+              pytest.mark.skipif(sys.version_info < (3, 11), reason="the site's theme has left Python 3.10, which builds it with an older one: the site is not tested here")]
 in_browser = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (`apt install chromium`): the pages are not tested in a browser here')
 
 

@@ -227,12 +227,12 @@ def finish(html, about, notebooks, target):
     shutil.copytree(html, target, ignore=shutil.ignore_patterns('_images', '.buildinfo*', 'objects.inv.txt', '*.map'))
     pictures = target/'_images'
     pages = {p: embedded(p.read_text(encoding='utf-8'), html/'_images', '../'*(len(p.relative_to(target).parts) - 1)) for p in target.rglob('*.html')}
-    script = target/'_static'/'scripts'/'fontawesome.js'
+    script, = [*target.glob('_static/scripts/fontawesome.js'), *target.glob('_static/vendor/fontawesome/*/js/all.min.js')]  # today's theme, and Python 3.10's
     (target/'_static'/'icons.css').write_text(icons(pages.values(), script.read_text(encoding='utf-8')), encoding='utf-8')
     script.unlink()
     sizes = {p.name: shrink(p, pictures) for p in sorted((html/'_images').glob('*')) if p.suffix in ('.png', '.jpeg', '.jpg', '.webp')}
     for page, text in pages.items():
-        text = re.sub(r'<script[^>]*fontawesome\.js[^>]*></script>\s*|<link[^>]*fontawesome[^>]*>\s*', '', named(finish_page(text, sizes)))
+        text = re.sub(r'<script[^>]*fontawesome[^>]*></script>\s*|<link[^>]*fontawesome[^>]*>\s*', '', named(finish_page(text, sizes)))
         if page.name == '404.html':  # served for any address, so that its links cannot be relative
             text = re.sub(r'(href|src)="#', r'\1="404.html#', text).replace('<head>', f'<head>\n<base href="{BASE}">', 1)
         page.write_text(text, encoding='utf-8')
