@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
-from test_components import CASES  # it prepares icevision
+from test_components import CASES as ALL_CASES, NOT_DATA, NOT_JSON
 from zenml import save_artifact
 from zenml.client import Client
 from zenml.materializers.materializer_registry import materializer_registry
@@ -28,6 +28,8 @@ from redaction_serde.visual import boxes_of, class_name
 
 from icevision.core import BBox, ClassMap
 from icevision.data import RecordCollection
+
+CASES = {name: make for name, make in ALL_CASES.items() if name not in NOT_DATA}
 
 
 def of(format, shard=3, base=RecordCollectionMaterializer, **options): return type('M', (base,), dict(FORMAT=format, SHARD=shard, **options))
@@ -74,11 +76,15 @@ def files_of(uri): return sorted(p for p in Path(uri).iterdir())
 @pytest.mark.parametrize('name', CASES)
 def test_comes_back_whole(name, format, uri):
     before = CASES[name]()
+    if name in NOT_JSON and format != 'msgpack':
+        with pytest.raises(EncodeError, match='JSON has no'): of(format, 1, base_for(before))(uri).save(before)
+        assert not files_of(uri)
+        return
     m = saved(of(format, 1, base_for(before)), uri, before)
     after = reader(m, before).load(None)
     report = compare(before, after)
     assert report, report
-    assert dumps(after) == dumps(before)
+    assert dumps(after, 'msgpack') == dumps(before, 'msgpack')
     assert m.compute_content_hash(before) == type(m)(uri).compute_content_hash(after)
     n = len(before) if isinstance(before, list) else len(before._records._list)
     assert m.get_item_count(before) == n
@@ -451,7 +457,7 @@ def test_two_processes_in_one_warm_store(folder, pages):
 def test_counts_are_those_of_a_slow_count(name):
     c, slow = CASES[name](), {}
     for r in c._records._list:
-        for _, i in boxes_of(r): slow[i] = slow.get(i, 0) + 1
+        for _, i in boxes_of(r): slow[class_name(r, i)] = slow.get(class_name(r, i), 0) + 1
     s = summarise(c)
     assert (s.records, s.boxes) == (len(c._records._list), sum(slow.values()))
     assert sorted(boxes_per_class(c).values()) == sorted(slow.values())

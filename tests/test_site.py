@@ -26,7 +26,8 @@ in_browser = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machin
 @pytest.fixture(scope='session')
 def site():
     """The folder of the site, made anew if anything that it is made from has changed."""
-    build_docs.build()
+    try: build_docs.build()
+    except SystemExit as e: pytest.fail(str(e))
     return SITE
 
 

@@ -310,7 +310,9 @@ def build(lite=True):
         start = time.perf_counter()
         command = [sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-j', '2', '-b', 'html', '-c', str(ROOT/'docs'), '-d', str(WORK/'doctrees'), str(source), str(html)]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'SITE_SOURCE': str(source)})
-        if done.returncode: sys.exit('docs: Sphinx is not content')
+        if done.returncode:
+            shutil.rmtree(WORK/'doctrees', ignore_errors=True)  # it would not warn of an unchanged page again
+            sys.exit('docs: Sphinx is not content')
         if final.exists(): shutil.rmtree(final)
         finish(html, about, notebooks, final)
         if folder: shutil.copytree(folder, final/'lite', ignore=shutil.ignore_patterns('.stamp', '.cache', '*.doit*'))
