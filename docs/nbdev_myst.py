@@ -181,7 +181,7 @@ def entry_text(entry, module, links, depth=0):
     return '\n'.join([*lines, colons])
 
 
-def source_summary(source, internal):
+def source_summary(source):
     """What the fold over an exported cell says."""
     names = [n.name for n in ast.parse(source).body if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))]
     if not names: names = [t.id for n in ast.parse(source).body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
@@ -268,7 +268,7 @@ def in_scope(cells, links):
 
 def convert(nb, path, links, pages):
     """A processed notebook for MyST-NB. `pages` maps notebook file names to page names."""
-    cells, module, out, seen, done = read(nb), None, [], set(), set()
+    cells, out, seen, done = read(nb), [], set(), set()
     module = module_of(cells)
     wanted, scope = {e.name: e for e in public(cells)}, in_scope(cells, links)
     for cell in cells:
@@ -289,7 +289,7 @@ def convert(nb, path, links, pages):
                     out.append(nbformat.v4.new_markdown_cell(entry_text(wanted[e.name], module, links)))
             if 'exports' not in d:
                 new.metadata.tags.append('hide-input')
-                mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = source_summary(cell.source, 'exporti' in d)
+                mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = source_summary(cell.source)
         if said(d, 'code-fold') == 'true':
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
