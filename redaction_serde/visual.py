@@ -205,6 +205,7 @@ def contact_sheet(
     if seen: figure.legend(handles=[Line2D([], [], color=c, label=name) for name, c in list(seen.items())[:8]], loc='outside lower center', ncols=4, frameon=False, fontsize=8)
     return figure
 
+# %% ../nbs/11_visual.ipynb #b4af0007
 def draw_boxes(
     ax,          # matplotlib axes
     record,      # an icevision record
