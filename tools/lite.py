@@ -209,8 +209,9 @@ def build(notebooks, npm, target, work):
         'pyodideUrl': './static/pyodide/pyodide.mjs', 'disablePyPIFallback': True,
         'loadPyodideOptions': {'lockFileURL': './static/pyodide/pyodide-lock.json', 'packages': ['micropip', 'comm', 'ipython', 'jedi']}}}}}
     (work/'jupyter-lite.json').write_text(json.dumps(settings), encoding='utf-8')
+    # without being told what to ignore, it would ignore a folder named `build`
     run([Path(sys.executable).parent/'jupyter', 'lite', 'build', '--lite-dir', work, '--contents', contents, '--output-dir', target,
-         '--apps', 'notebooks', '--no-sourcemaps', '--no-unused-shared-packages'], 'jupyter lite build', cwd=work,
+         '--ignore-contents', r'/\.ipynb_checkpoints', '--apps', 'notebooks', '--no-sourcemaps', '--no-unused-shared-packages'], 'jupyter lite build', cwd=work,
         env={**os.environ, 'JUPYTER_PREFER_ENV_PATH': '1', 'JUPYTER_PATH': str(Path(sysconfig.get_path('data'))/'share'/'jupyter')})
     for unused in target.rglob('*.map'): unused.unlink()
     return names
