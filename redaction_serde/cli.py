@@ -103,7 +103,7 @@ def stage(number, text, total=5):
 def _pages(args, out):
     "The annotation file and image folder to work on."
     if args.annotations: return Path(args.annotations).absolute(), Path(args.images).absolute()
-    from redaction_serde.documents import make_documents
+    from redaction_serde.lessons.pages import make_documents
     live = sys.stderr.isatty()
     def progress(done, total):
         if live: print(f'\r[1/5] Making pages … {done} of {total} ', end='', file=sys.stderr, flush=True)
