@@ -53,7 +53,7 @@ bench: $(READY) ## times and sizes beside pickle and others, as ratios (about te
 dashboard: $(READY) ## ZenML's own dashboard on 127.0.0.1, over the store that `make demo` made
 	@$(BIN)/python tools/dashboard.py --store "$(OUT)/zenml" $(if $(PORT),--port $(PORT))
 
-screenshot: $(READY) ## the picture of the dashboard in lesson 05 (needs Chromium)
+screenshot: $(READY) ## the picture of the dashboard in the lesson on materialisation (needs Chromium)
 	@$(BIN)/python tools/dashboard.py --picture
 
 lab: $(READY) ## JupyterLab on the notebooks

@@ -1,4 +1,4 @@
-"""Executed nbdev notebooks as MyST notebooks that Sphinx can read.
+"""Executed nbdev notebooks as MyST notebooks that Sphinx can read. A notebook is known by its path in nbs/, such as `learn/01_bytes.ipynb`.
 
 nbdev's own processors do what they do for every nbdev site (hidden lines and cells, ANSI codes, headings that end with a dash).
 What follows them here: directives become cell tags, exported definitions become API entries over their folded source, backticked
@@ -6,11 +6,11 @@ names become links, Quarto's callouts become MyST's, and every picture has an al
 """
 import ast
 import io
+import posixpath
 import re
 import textwrap
 import tokenize
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
@@ -23,9 +23,15 @@ BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
 STDLIB = NbdevLookup(strip_libs=(), incl_libs=('nbdev-stdlib', 'nbdev_stdlib'))
 
 
-def page_name(path):
-    """The name of a notebook's page, as nbdev names it: `bytes` for `01_bytes.ipynb`."""
-    return re.sub(r'^\d+[a-zA-Z0-9]*_', '', Path(path).stem.lower())
+def page_name(name):
+    """The name of a notebook's page, as nbdev names it: `learn/bytes` for `learn/01_bytes.ipynb`."""
+    folder, _, file = name.rpartition('/')
+    return posixpath.join(folder, re.sub(r'^\d+[a-zA-Z0-9]*_', '', file.removesuffix('.ipynb').lower()))
+
+
+def relative(target, page):
+    """The way from a page to a file, both by their paths in the site."""
+    return posixpath.relpath(target, posixpath.dirname(page) or '.')
 
 
 @dataclass
@@ -137,8 +143,9 @@ class Links:
         """The full name of one of ours, or None. A plain word such as `load` has to be in scope: it may well be somebody else's."""
         if scope is not None and re.fullmatch('[a-z]+', text) and text not in scope: return None
         text = re.sub(rf'^({LIB}|rs)\.', '', text)
-        module, _, rest = text.partition('.')
-        if module in self.modules and rest in self.names and any(m == module for m, _ in self.names[rest]): return f'{LIB}.{module}.{rest}'
+        for module in self.modules:  # `kinds.boxes.Boxes` is `Boxes` of the module `kinds.boxes`
+            rest = text.removeprefix(f'{module}.')
+            if rest != text and any(m == module for m, _ in self.names.get(rest, ())): return f'{LIB}.{module}.{rest}'
         found = [m for m, _ in self.names.get(text, ())]
         if here in found: return f'{LIB}.{here}.{text}'
         if len(set(found)) == 1: return f'{LIB}.{found[0]}.{text}'
@@ -195,18 +202,19 @@ def callouts(text):
                   lambda m: f'{m[1]}{{admonition}} {m[3]}\n:class: {m[2]}' if m[3] else f'{m[1]}{{{m[2]}}}', text, flags=re.M)
 
 
-def relink(text, pages):
-    """Links to notebooks lead to their pages, links to files of the repository lead there."""
+def relink(text, name, pages):
+    """Links to notebooks lead to their pages, links to files of the repository lead there, pictures stay. `name` is the notebook's own."""
+    def address(target, anchor):
+        place = posixpath.normpath(posixpath.join('nbs', posixpath.dirname(name), target))  # in the repository
+        inside = place.removeprefix('nbs/')
+        if inside in pages: return relative(f'{pages[inside]}.ipynb', pages[name]) + re.sub(r'[^\w#-]', '', unquote(anchor).lower())  # Jupyter's anchors keep capitals and commas
+        if inside.startswith('images/'): return relative(inside, pages[name])
+        if place in ('CHANGELOG.md', 'CONTRIBUTING.md'): return relative(place.lower(), pages[name]) + anchor
+        return f'{BLOB}/{place}{anchor}'
+
     def one(match):
-        target, _, anchor = match[2].partition('#')
-        anchor = f'#{anchor}' if anchor else ''
-        if target.endswith('.ipynb') and target in pages:  # Jupyter's anchors keep capitals and commas
-            slug = re.sub(r'[^\w#-]', '', unquote(anchor).lower())
-            return f'{match[1]}{pages[target]}.ipynb{slug})'
-        if target.endswith('.ipynb'): return f'{match[1]}{BLOB}/nbs/{target})'
-        if target in ('../CHANGELOG.md', '../CONTRIBUTING.md'): return f'{match[1]}{target[3:].lower()}{anchor})'
-        if target.startswith('../'): return f'{match[1]}{BLOB}/{target[3:]}{anchor})'
-        return match[0]
+        target, mark, anchor = match[2].partition('#')
+        return f'{match[1]}{address(target, mark + anchor)})'
     return re.sub(r'(\]\()(?!https?:|#|mailto:)([^)\s]+)\)', one, text)
 
 
@@ -266,15 +274,15 @@ def in_scope(cells, links):
     return found
 
 
-def convert(nb, path, links, pages):
-    """A processed notebook for MyST-NB. `pages` maps notebook file names to page names."""
+def convert(nb, name, links, pages):
+    """A processed notebook for MyST-NB. `name` is its path in nbs/; `pages` maps these to page names."""
     cells, out, seen, done = read(nb), [], set(), set()
     module = module_of(cells)
     wanted, scope = {e.name: e for e in public(cells)}, in_scope(cells, links)
     for cell in cells:
         d = cell.directives_ if cell.cell_type == 'code' else {}
         if cell.cell_type == 'markdown':
-            text = links.linkify(relink(callouts(cell.source), pages), module, seen, scope)
+            text = links.linkify(relink(callouts(cell.source), name, pages), module, seen, scope)
             out.append(nbformat.v4.new_markdown_cell(text))
             continue
         if cell.cell_type != 'code' or not cell.source.strip(): continue
@@ -294,7 +302,7 @@ def convert(nb, path, links, pages):
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
         if said(d, 'echo') == 'false': new.metadata.tags.append('remove-input')
-        mystnb |= picture_options(new, d, f'{path.name}')
+        mystnb |= picture_options(new, d, name)
         if mystnb: new.metadata['mystnb'] = mystnb
         last = out[-1].metadata.get('mystnb', {}) if out else {}
         if mystnb.get('code_prompt_show') == 'Imports' == last.get('code_prompt_show'): out[-1].source += '\n' + new.source

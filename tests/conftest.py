@@ -24,11 +24,6 @@ settings.register_profile('deep', max_examples=5000, **_common)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
 
 
-def offline(log, **more):
-    """An environment for a Python process that may reach this machine only; what else it tries is refused, and noted in `log`."""
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [str(ROOT/'tests'/'offline'), str(ROOT), os.environ.get('PYTHONPATH')])), 'OFFLINE_LOG': str(log), **more}
-
-
 @pytest.fixture(scope='session')
 def real_data():
     """The folder of real annotations beside the repository."""

@@ -24,7 +24,7 @@ def test_a_small_benchmark(tmp_path):
 
 
 def test_kept_results_are_fit_to_publish():
-    path = ROOT/'bench'/'results'/'bench.json'  # what notebook 15 shows
+    path = ROOT/'bench'/'results'/'bench.json'  # what the lesson on speed and size shows
     if not path.exists(): pytest.skip('no results are kept')
     text = path.read_text('utf-8')
     assert len(text) < 100_000 and not re.search(r'/(?:home|root|Users|tmp|work)/|[A-Z]:\\\\', text)

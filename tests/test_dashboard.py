@@ -7,7 +7,7 @@ import urllib.request
 
 import dashboard
 import pytest
-from run_notebooks import ROOT
+from notebooks import NBS, ROOT
 
 pytest.importorskip('fastapi', reason='zenml[server] is not installed')
 pytestmark = pytest.mark.timeout(600)
@@ -76,7 +76,7 @@ def test_a_port_that_is_taken(store):
 
 def test_the_picture_of_the_lesson_is_small():
     from PIL import Image
-    path = ROOT/'nbs'/'images'/'dashboard.png'
+    path = NBS/'images'/'dashboard.png'
     assert path.stat().st_size < 150_000 and Image.open(path).size[0] > 1000
-    cells = json.loads((ROOT/'nbs'/'05_materialisation.ipynb').read_text(encoding='utf-8'))['cells']
-    assert any('](images/dashboard.png)' in ''.join(c['source']) for c in cells)
+    cells = json.loads((NBS/'learn'/'05_materialisation.ipynb').read_text(encoding='utf-8'))['cells']
+    assert any('](../images/dashboard.png)' in ''.join(c['source']) for c in cells)

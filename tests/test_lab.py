@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+LESSON = 'learn/01_bytes.ipynb'
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
 
 
@@ -41,8 +42,16 @@ def lab(tmp_path):
 def cells(page, selector): return page.evaluate(f'() => [...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)')
 
 
+def assert_clean(path):
+    """A notebook that was run and saved, as it would be committed."""
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    code = [c for c in nb['cells'] if c['cell_type'] == 'code']
+    assert set(nb['metadata']) == {'kernelspec'} and any(c['outputs'] for c in code)
+    assert not [c for c in code if c['execution_count'] or c['metadata']]
+
+
 @pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (`apt install chromium`): JupyterLab is not tested here')
-def test_a_lesson_runs_from_top_to_bottom(lab):
+def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
@@ -52,7 +61,7 @@ def test_a_lesson_runs_from_top_to_bottom(lab):
         page.on('request', lambda r: elsewhere.append(r.url) if not r.url.startswith((lab, lab.replace('http', 'ws'), 'data:', 'blob:')) else None)
         page.goto(f'{lab}?token=secret')  # the start page
         page.wait_for_selector('.jp-Notebook h1:has-text("redaction_serde")', timeout=90_000)
-        page.goto(f'{lab}lab/tree/01_bytes.ipynb')
+        page.goto(f'{lab}lab/tree/{LESSON}')
         page.wait_for_selector('.jp-Notebook h1:has-text("Bytes")', timeout=90_000)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]', state='attached', timeout=90_000)  # a kernel was chosen, nobody was asked
         assert not page.locator('.jp-Dialog').count()
@@ -70,5 +79,10 @@ def test_a_lesson_runs_from_top_to_bottom(lab):
         last = page.locator(f'{panel} .jp-OutputArea-output').last
         assert last.inner_text().strip()
         assert 'gzip: ' in page.locator(f'{panel} .jp-RenderedHTML').last.inner_text()
+        saved = tmp_path/'nbs'/LESSON
+        before = saved.stat().st_mtime_ns
+        page.keyboard.press('Control+s')
+        while saved.stat().st_mtime_ns == before and time.monotonic() < deadline: page.wait_for_timeout(200)
+        assert_clean(saved)
         assert not elsewhere and not errors, (elsewhere, errors)
         browser.close()

@@ -2,9 +2,9 @@
 import json
 
 import pytest
-from run_notebooks import ROOT
+from notebooks import NBS, notebooks, part_of
 
-LESSONS = [path for path in sorted((ROOT/'nbs').glob('*.ipynb')) if path.stem[0].isdigit()]
+LESSONS = {name: path for name, path in notebooks().items() if part_of(name)}
 
 
 def problems(cells):
@@ -25,13 +25,13 @@ def problems(cells):
                 if kind.startswith('image/') and not output.get('metadata', {}).get(kind, {}).get('alt'): yield f'cell {i}: a picture without a text alternative'
 
 
-@pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.stem)
-def test_frame(path):
-    assert not list(problems(json.loads(path.read_text('utf-8'))['cells']))
+@pytest.mark.parametrize('name', LESSONS)
+def test_frame(name):
+    assert not list(problems(json.loads(LESSONS[name].read_text('utf-8'))['cells']))
 
 
 def test_a_missing_part_is_noticed():
-    cells = json.loads((ROOT/'nbs'/'01_bytes.ipynb').read_text('utf-8'))['cells']
+    cells = json.loads((NBS/'learn'/'01_bytes.ipynb').read_text('utf-8'))['cells']
     sources = next(c for c in cells if '## Sources' in ''.join(c['source']))
     assert list(problems([c for c in cells if c is not sources])) == ["no '## Sources'"]
     for cell in cells:

@@ -1,18 +1,20 @@
 """The project keeps its own house: exports, notebooks, README, wheel, imports, workflows, set-up."""
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import set_up
+from notebooks import ROOT, notebooks
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+NOTEBOOKS = notebooks()
 MACHINE_PATHS = re.compile(r'/(?:home|root|Users|tmp|var/folders|work)/|[A-Z]:\\\\')
 
 
@@ -28,19 +30,29 @@ def copy(tmp_path):
     return tmp_path
 
 
-def texts(folder, pattern): return {p.name: p.read_text(encoding='utf-8') for p in sorted(folder.glob(pattern))}
+def texts(folder, pattern):
+    """The files of a whole tree by their paths in it."""
+    return {p.relative_to(folder).as_posix(): p.read_text(encoding='utf-8') for p in sorted(folder.rglob(pattern))}
+
+
+def is_written_by_hand(name, text):
+    """Is a module of the package no export of a notebook? nbdev makes those `__init__` files that are not there, and they are empty."""
+    return name in ('__init__.py', 'document_pb2.py') or name.endswith('/__init__.py') and text != ''
 
 
 def test_export_leaves_no_difference(copy):
-    for path in (copy/'redaction_serde').glob('*.py'):
-        if path.name not in ('__init__.py', 'document_pb2.py'): path.unlink()
+    package = copy/'redaction_serde'
+    before = texts(package, '*.py')
+    for name, text in before.items():
+        if not is_written_by_hand(name, text): (package/name).unlink()
     done = run(BIN/'nbdev_export', cwd=copy)
     assert done.returncode == 0, done.stderr
-    assert texts(copy/'redaction_serde', '*.py') == texts(ROOT/'redaction_serde', '*.py')
+    assert texts(package, '*.py') == before
 
 
 def test_notebooks_are_clean(copy):
     before = texts(copy/'nbs', '*.ipynb')
+    assert list(before) == list(NOTEBOOKS)
     assert run(BIN/'nbdev_clean', cwd=copy).returncode == 0
     assert texts(copy/'nbs', '*.ipynb') == before
 
@@ -50,9 +62,9 @@ def outputs(path):
         for output in cell.get('outputs', []): yield cell, output
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
-def test_stored_outputs_are_fit_to_publish(path):
-    for cell, output in outputs(path):
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_stored_outputs_are_fit_to_publish(name):
+    for cell, output in outputs(NOTEBOOKS[name]):
         assert output['output_type'] != 'error'
         assert not MACHINE_PATHS.search(json.dumps({k: v for k, v in output.get('data', output).items() if not k.startswith('image/')}))
         for kind, data in output.get('data', {}).items():
@@ -69,6 +81,27 @@ def test_readme_links_lead_somewhere():
     links = [link for link in re.findall(r'\]\(([^)\s]+)\)', text) if not link.startswith(('http', '#'))]
     assert len(links) > 5
     assert not [link for link in links if not (ROOT/link.partition('#')[0]).exists()]
+
+
+def headings(path):
+    """The anchors that Jupyter gives the headings of a notebook."""
+    for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+        if cell['cell_type'] != 'markdown': continue
+        for title in re.findall(r'^#+ (.+)$', ''.join(cell['source']), re.M): yield re.sub(r'[`*]', '', title).strip().replace(' ', '-')
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_links_of_notebooks_lead_somewhere(name):
+    """As JupyterLab and GitHub follow them: from the notebook's own folder, to the heading as it is spelt there."""
+    broken = []
+    for cell in json.loads(NOTEBOOKS[name].read_text(encoding='utf-8'))['cells']:
+        if cell['cell_type'] != 'markdown': continue
+        for link in re.findall(r'\]\(([^)\s]+)\)', ''.join(cell['source'])):
+            if link.startswith(('http', 'mailto:')): continue
+            file, _, anchor = link.partition('#')
+            target = (NOTEBOOKS[name].parent/file).resolve() if file else NOTEBOOKS[name]
+            if not target.exists() or anchor and target.suffix == '.ipynb' and unquote(anchor) not in set(headings(target)): broken.append(link)
+    assert not broken
 
 
 def test_wheel_installs_in_an_empty_environment(copy, tmp_path):
@@ -132,6 +165,71 @@ def test_set_up_reports_a_failing_stage(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(set_up, 'LOG', str(tmp_path/'log'))
     with pytest.raises(SystemExit) as e: set_up.run('failing', [sys.executable, '-c', 'print("the reason"); raise SystemExit(3)'])
     assert 'the reason' in capsys.readouterr().out and 'stopped' in str(e.value)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with our settings for git and one notebook on two branches, `main` and `other`; its folder is where set-up works."""
+    for name in ('.gitconfig', '.gitattributes'): shutil.copy(ROOT/name, tmp_path)
+    (tmp_path/'.venv').symlink_to(sys.prefix)
+    monkeypatch.setattr(set_up, 'HERE', str(tmp_path))
+    git = Git(tmp_path)
+    git('init', '-q', '-b', 'main')
+    git.write('one', 'two')
+    git('branch', 'other')
+    return git
+
+
+class Git:
+    """Commands in a repository of its own, with nothing of the user's settings."""
+    def __init__(self, folder): self.folder, self.notebook = folder, folder/'n.ipynb'
+
+    def __call__(self, *command):
+        env = {**os.environ, 'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_NOSYSTEM': '1'}
+        names = [o for key in ('user.name', 'user.email') for o in ('-c', f'{key}=a')]
+        return run('git', *names, *command, cwd=self.folder, env=env)
+
+    def write(self, *sources):
+        cells = [dict(cell_type='code', execution_count=None, id=f'cell-{i}', metadata={}, outputs=[], source=[s]) for i, s in enumerate(sources)]
+        self.notebook.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5), indent=1) + '\n')
+        self('add', 'n.ipynb', '.gitconfig', '.gitattributes')
+        return self('commit', '-qm', 'a change')
+
+
+def test_set_up_tells_git_of_our_file_and_keeps_what_the_user_has(checkout):
+    checkout('config', '--local', 'include.path', 'of-the-user')
+    for _ in range(2): set_up.tell_git()
+    assert checkout('config', '--local', '--get-all', 'include.path').stdout.split() == ['of-the-user', '../.gitconfig']
+    assert [p.name for p in (checkout.folder/'.git'/'hooks').glob('*') if p.suffix != '.sample'] == []
+
+
+def test_set_up_leaves_git_alone_outside_of_a_checkout(checkout, monkeypatch):
+    inside = checkout.folder/'unpacked'
+    inside.mkdir()
+    monkeypatch.setattr(set_up, 'HERE', str(inside))
+    set_up.tell_git()
+    assert checkout('config', '--local', '--get-all', 'include.path').stdout == ''
+
+
+def test_a_conflict_in_a_notebook_is_one_of_cells(checkout):
+    set_up.tell_git()
+    checkout.write('one', 'ours')
+    checkout('checkout', '-q', 'other')
+    checkout.write('one', 'theirs')
+    done = checkout('merge', 'main')
+    assert done.returncode and 'CONFLICT' in done.stdout, done
+    sources = [''.join(c['source']) for c in json.loads(checkout.notebook.read_text())['cells']]  # still a notebook
+    assert [s for s in sources if s in ('one', 'ours', 'theirs')] == ['one', 'theirs', 'ours'] and '<<<<<<<' in sources[1]
+
+
+def test_git_merges_notebooks_without_our_environment(checkout):
+    set_up.tell_git()
+    (checkout.folder/'.venv').unlink()
+    checkout.write('one', 'two', 'three')
+    checkout('checkout', '-q', 'other')
+    checkout.write('ONE', 'two')
+    assert checkout('merge', 'main', '-m', 'both').returncode == 0
+    assert [''.join(c['source']) for c in json.loads(checkout.notebook.read_text())['cells']] == ['ONE', 'two', 'three']
 
 
 def test_the_protobuf_module_is_made_from_its_schema(tmp_path):

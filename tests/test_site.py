@@ -7,15 +7,17 @@ from urllib.parse import unquote, urljoin, urlparse
 
 import build_docs
 import pytest
-from build_docs import BASE, ROOT, SITE
+from build_docs import BASE, MOVED, ROOT, SITE
 from bs4 import BeautifulSoup
+from notebooks import notebooks
 
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
-LESSONS = [re.sub(r'^\d+[a-z]*_', '', p.stem) for p in NOTEBOOKS]
-MODULES = [f'_modules/{p.parent.name}/{p.stem}' for p in sorted((ROOT/'redaction_serde').glob('*.py')) if p.stem not in ('__init__', '_modidx', 'document_pb2')]
+NOTEBOOKS = notebooks()
+LESSONS = {name: re.sub(r'(^|/)\d+_', r'\1', name).removesuffix('.ipynb') for name in NOTEBOOKS}  # name of a notebook to that of its page
+SOURCES = [p.relative_to(ROOT).with_suffix('').as_posix() for p in sorted((ROOT/'redaction_serde').rglob('*.py')) if p.stem not in ('__init__', '_modidx', 'document_pb2')]
+MODULES = [f'_modules/{source}' for source in SOURCES]
 OTHERS = ['api', 'changelog', 'contributing', 'search', '404', '_modules/index']
-GROUPS = [g for g, *_ in build_docs.GROUPS if any(build_docs.group_of(p) == g for p in NOTEBOOKS)]
-PAGES = [*LESSONS, *GROUPS, *OTHERS, *MODULES]
+GROUPS = [g for g, *_ in build_docs.GROUPS]
+PAGES = [*LESSONS.values(), *GROUPS, *OTHERS, *MODULES]
 MACHINE_PATHS = re.compile(r'/(?:home|root|Users|tmp|var/folders|work)/[a-z]')
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
 pytestmark = [pytest.mark.timeout(1800),  # the first of them makes the site
@@ -32,7 +34,11 @@ def site():
 
 
 @pytest.fixture(scope='session')
-def soups(site): return {str(p.relative_to(site).with_suffix('')): BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser') for p in site.rglob('*.html') if 'lite' not in p.relative_to(site).parts and '_static' not in p.parts}
+def soups(site):
+    """Every page by its name, without those of JupyterLite and those that have moved."""
+    names = {p.relative_to(site).with_suffix('').as_posix(): p for p in site.rglob('*.html')}
+    return {name: BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser') for name, p in names.items()
+            if name.split('/')[0] not in ('lite', '_static') and name not in MOVED}
 
 
 # -- what can be seen without a browser --------------------------------------------------------------------------------
@@ -55,6 +61,14 @@ def test_links_and_anchors_lead_somewhere(site, soups):
     assert not broken
 
 
+def test_pages_that_have_moved_say_where_they_are(site, soups):
+    assert set(MOVED.values()) <= set(soups)
+    for old, new in MOVED.items():
+        soup = BeautifulSoup((site/f'{old}.html').read_text(encoding='utf-8'), 'html.parser')
+        assert soup.select_one('link[rel=canonical]')['href'] == soup.select_one('body a')['href'] == f'{new}.html'
+        assert soup.select_one('noscript meta[http-equiv=refresh]')['content'].endswith(f'url={new}.html')
+
+
 def test_any_sub_path_will_do(soups):
     assert not [(name, e) for name, soup in soups.items() if name != '404' for e in soup.find_all(['a', 'link', 'script', 'img'])
                 if (e.get('href') or e.get('src') or '').startswith('/')]
@@ -69,7 +83,7 @@ def test_nothing_comes_from_elsewhere(soups):
 
 def test_pages_say_what_they_are(site, soups):
     titles, descriptions = {}, {}
-    for name in (*LESSONS, *GROUPS, 'api', 'changelog', 'contributing'):
+    for name in (*LESSONS.values(), *GROUPS, 'api', 'changelog', 'contributing'):
         soup = soups[name]
         assert len(soup.select('article h1')) == 1, name
         titles.setdefault(soup.title.string.strip(), []).append(name)
@@ -100,7 +114,7 @@ def test_weight(site, soups):
         weights[name] = sum(sent(site/f.lstrip('/')) for f in files if (site/f.lstrip('/')).is_file())
     print(sorted(weights.items(), key=lambda w: w[1]))
     assert sorted(weights.values())[len(weights)//2] < 500_000 and max(weights.values()) < 1_500_000, weights
-    assert max(p.stat().st_size for p in site.glob('*.html')) < 1_500_000  # not counting on compression
+    assert max((site/f'{name}.html').stat().st_size for name in soups) < 1_500_000  # not counting on compression
 
 
 def test_pages_hold_no_paths_of_this_machine(soups):
@@ -111,9 +125,10 @@ def test_pages_hold_no_paths_of_this_machine(soups):
 
 def test_lessons_can_be_downloaded(site, soups):
     import nbformat
-    for path, name in zip(NOTEBOOKS, LESSONS):
-        assert soups[name].find('a', href=f'_notebooks/{path.name}'), name
-        made, source = nbformat.read(site/'_notebooks'/path.name, 4), nbformat.read(path, 4)
+    for name, page in LESSONS.items():
+        links = [urljoin(f'{BASE}{page}.html', a['href']) for a in soups[page].select('a[href$=".ipynb"]')]
+        assert f'{BASE}_notebooks/{name}' in links, page
+        made, source = nbformat.read(site/'_notebooks'/name, 4), nbformat.read(NOTEBOOKS[name], 4)
         assert [c.source for c in made.cells] == [c.source for c in source.cells]
 
 
@@ -121,9 +136,8 @@ def test_every_public_name_has_an_entry(soups):
     """What a module exports to users is explained on the page of its notebook and listed in the index."""
     import ast
     listed = {a.get_text() for a in soups['api'].select('article table a')}
-    for path in MODULES:
-        module = path.rsplit('/', 1)[1]
-        tree = ast.parse((ROOT/'redaction_serde'/f'{module}.py').read_text(encoding='utf-8'))
+    for module in SOURCES:
+        tree = ast.parse((ROOT/f'{module}.py').read_text(encoding='utf-8'))
         public = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')}
         exported = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '__all__'), [])
         assert (public & set(exported)) <= listed, module
@@ -221,18 +235,18 @@ def test_search_finds_a_term(tab, address):
 
 @in_browser
 def test_the_theme_can_be_chosen_and_stays(tab, address):
-    tab.goto(f'{address}bytes.html')
+    tab.goto(f'{address}learn/bytes.html')
     for mode in ('light', 'dark'):
         tab.locator('.theme-switch-button >> visible=true').click()
         tab.get_by_text(mode.capitalize(), exact=True).click()
         assert tab.evaluate('() => document.documentElement.dataset.theme') == mode
-    tab.goto(f'{address}pickle.html')
+    tab.goto(f'{address}learn/pickle.html')
     assert tab.evaluate('() => document.documentElement.dataset.theme') == 'dark'
 
 
 @in_browser
 def test_code_can_be_copied(tab, address):
-    tab.goto(f'{address}bytes.html', wait_until='networkidle')
+    tab.goto(f'{address}learn/bytes.html', wait_until='networkidle')
     cell = tab.locator('div.cell_input .highlight >> visible=true').first
     cell.hover()
     cell.locator('button.copybtn').click()
@@ -244,7 +258,7 @@ def test_code_can_be_copied(tab, address):
 def test_a_page_is_readable_before_any_script_has_run(chromium, address):
     context = chromium.new_context(java_script_enabled=False, viewport={'width': 390, 'height': 900})
     page = context.new_page()
-    page.goto(f'{address}bytes.html')
+    page.goto(f'{address}learn/bytes.html')
     for selector in ('article h1', 'article > section > p >> nth=0', 'div.cell_input pre >> nth=3', 'article table >> nth=0', 'details.hide >> nth=0'):
         assert page.locator(selector).is_visible(), selector
     context.close()
@@ -252,7 +266,7 @@ def test_a_page_is_readable_before_any_script_has_run(chromium, address):
 
 @in_browser
 def test_a_slider_uncovers_before_under_after(tab, address, chromium):
-    tab.goto(f'{address}visual.html')
+    tab.goto(f'{address}build/visual.html')
     slider = tab.locator('.before-after input[type=range]')
     slider.focus()
     clip = lambda: tab.evaluate('() => getComputedStyle(document.querySelector(".before-after img + img")).clipPath')
@@ -260,7 +274,7 @@ def test_a_slider_uncovers_before_under_after(tab, address, chromium):
     for _ in range(5): tab.keyboard.press('ArrowRight')
     assert clip() != middle and slider.input_value() == '55' and slider.get_attribute('aria-label')
     without = chromium.new_context(java_script_enabled=False).new_page()
-    without.goto(f'{address}visual.html')
+    without.goto(f'{address}build/visual.html')
     boxes = [image.bounding_box() for image in without.locator('.before-after img').all()]
     assert len(boxes) == 2 and boxes[0]['x'] + boxes[0]['width'] <= boxes[1]['x'] and boxes[0]['y'] == boxes[1]['y']
     without.context.close()
@@ -268,12 +282,24 @@ def test_a_slider_uncovers_before_under_after(tab, address, chromium):
 
 @in_browser
 def test_folds_open(tab, address):
-    tab.goto(f'{address}bytes.html')
+    tab.goto(f'{address}learn/bytes.html')
     fold = tab.locator('details.hide').first
     assert not fold.locator('pre').is_visible()
     fold.locator('summary').focus()
     tab.keyboard.press('Enter')
     assert fold.locator('pre').is_visible()
+
+
+@in_browser
+def test_an_old_address_leads_to_the_page_and_its_heading(tab, address, chromium):
+    tab.goto(f'{address}pickle.html#it-runs-what-it-names')
+    tab.wait_for_url(f'{address}learn/pickle.html#it-runs-what-it-names')
+    tab.wait_for_selector('#it-runs-what-it-names h2')
+    assert not tab.wrong
+    without = chromium.new_context(java_script_enabled=False).new_page()
+    without.goto(f'{address}cli.html')
+    without.wait_for_url(f'{address}reference/cli.html')
+    without.context.close()
 
 
 @in_browser
@@ -289,7 +315,7 @@ def test_a_wrong_address_leads_to_a_page_that_helps(tab, address):
 def test_a_lesson_runs_in_the_browser(site, tab, address):
     """JupyterLite, from the button on the page: Pyodide and all packages come from the site, and the hex dump appears."""
     if not (site/'lite').is_dir(): pytest.skip('the site was built without JupyterLite (npm or wheels could not be had): lessons are not run in the browser here')
-    tab.goto(f'{address}bytes.html')
+    tab.goto(f'{address}learn/bytes.html')
     tab.click('article a:has-text("in this browser")')
     tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
     assert not tab.locator('.jp-RenderedHTML').count()  # nothing stored
@@ -306,8 +332,8 @@ def test_a_lesson_runs_in_the_browser(site, tab, address):
 
 def test_lessons_that_cannot_run_in_a_browser_say_so(site, soups):
     if not (site/'lite').is_dir(): pytest.skip('the site was built without JupyterLite')
-    offered = {name for name in LESSONS if soups[name].select('a[href^="lite/"]')}
-    assert {'bytes', 'pickle', 'formats'} <= offered
-    for path, name in zip(NOTEBOOKS, LESSONS):
-        assert (name in offered) == (site/'lite'/'files'/path.name).exists()
-        if name not in offered | {'index'}: assert 'cannot run in a browser' in soups[name].select_one('p.run-it').get_text()
+    offered = {name for name, page in LESSONS.items() if soups[page].select('a[href*="/lite/"]')}
+    assert {'learn/01_bytes.ipynb', 'learn/02_pickle.ipynb'} <= offered and any(name.startswith('build/') for name in offered)
+    for name, page in LESSONS.items():
+        assert (name in offered) == (site/'lite'/'files'/name).exists()
+        if name not in offered | {'index.ipynb'}: assert 'cannot run in a browser' in soups[page].select_one('p.run-it').get_text()

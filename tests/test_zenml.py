@@ -9,8 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import offline
-from run_notebooks import ROOT
+from run_notebooks import ROOT, offline
 from zenml.client import Client
 from zenml.enums import StackComponentType, VisualizationType
 

@@ -17,20 +17,41 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from run_notebooks import ROOT, alone, digest, executed
+from notebooks import NBS, ROOT, notebooks, part_of
+from run_notebooks import alone, digest, executed
 
 sys.path.insert(0, str(ROOT/'docs'))
 SITE, WORK = ROOT/'_site', ROOT/'build'/'site'
 BASE = '/redaction_serde/'  # the path at which Pages serves the site
 REPOSITORY = 'https://github.com/redaction-serde/redaction_serde'
 
-GROUPS = [  # name, title, last number of its notebooks, what they are about
-    ('learn', 'Learn', 5, 'What serialisation is, from single bytes to the artifacts of a pipeline. Each lesson stands alone, needs nothing but Python at first, '
-                          'and shows a trap happening before it gives it a name.'),
-    ('build', 'Build', 13, 'The library, a room at a time. Each notebook explains a module and *is* its source: what you read here is what `import redaction_serde` runs.'),
-    ('compare', 'Compare', 89, 'Ways to store a record collection, held against each other: what each one keeps, what it changes without a word, how fast it is and how large its files are.'),
-    ('reference', 'Reference', 99, 'What the lessons stand on: icevision made to work on today’s packages, and the command line.'),
+GROUPS = [  # folder of nbs/, title, what its notebooks are about
+    ('learn', 'Learn', 'What serialisation is, from single bytes to the artifacts of a pipeline. Each lesson stands alone, needs nothing but Python at first, '
+                       'and shows a trap happening before it gives it a name.'),
+    ('build', 'Build', 'The library, a room at a time. Each notebook explains a module and *is* its source: what you read here is what `import redaction_serde` runs.'),
+    ('compare', 'Compare', 'Ways to store a record collection, held against each other: what each one keeps, what it changes without a word, how fast it is and how large its files are.'),
+    ('reference', 'Reference', 'What the lessons stand on: icevision made to work on today’s packages, and the command line.'),
 ]
+
+MOVED = {  # pages that had another address once: an address, once given, leads somewhere for ever
+    'bytes': 'learn/bytes',
+    'pickle': 'learn/pickle',
+    'json': 'learn/json',
+    'binary_formats': 'learn/binary_formats',
+    'materialisation': 'learn/materialisation',
+    'documents': 'build/documents',
+    'schema': 'build/schema',
+    'records': 'build/records',
+    'formats': 'build/formats',
+    'fidelity': 'build/fidelity',
+    'visual': 'build/visual',
+    'materializers': 'build/materializers',
+    'trained_models': 'build/trained_models',
+    'who_keeps_what': 'compare/who_keeps_what',
+    'speed_and_size': 'compare/speed_and_size',
+    'compat': 'reference/compat',
+    'cli': 'reference/cli',
+}
 
 
 def say(text): print(f'docs: {text}', flush=True)
@@ -45,45 +66,39 @@ def write(path, text):
 
 
 def execute_all(paths):
-    """Notebooks by path, executed two at a time. One that fails stops the build."""
+    """Notebooks by name, executed two at a time. One that fails stops the build."""
     with ThreadPoolExecutor(2) as pool:
-        waiting = {path: pool.submit(executed, path, say) for path in reversed(paths)}  # the last ones take longest
-        try: return {path: waiting[path].result() for path in paths}
+        waiting = {name: pool.submit(executed, path, say) for name, path in paths.items()}
+        try: return {name: one.result() for name, one in waiting.items()}
         except Exception as e:
             pool.shutdown(cancel_futures=True)
             sys.exit(f'docs: a notebook failed\n{e}')
 
 
-def group_of(path):
-    number = re.match(r'(\d+)', path.stem)
-    return next(name for name, _, last, _ in GROUPS if int(number[1]) <= last) if number else None
-
-
 def toc(entries, caption=''): return '\n'.join(['```{toctree}', ':hidden:', *([f':caption: {caption}'] if caption else []), '', *entries, '```', ''])
 
 
-def write_pages(notebooks, source, in_browser):
-    """Everything that Sphinx reads. Returns what is known of each page."""
+def write_pages(executed, source, in_browser):
+    """Everything that Sphinx reads, from executed notebooks by their names. Returns what is known of each page."""
     import nbformat
-    from nbdev_myst import Links, convert, module_of, page_name, public, read, title_and_lead
-    names = {path.name: page_name(path) for path in notebooks}
+    from nbdev_myst import Links, convert, module_of, page_name, public, read, relative, title_and_lead
+    pages = {name: page_name(name) for name in executed}
     modules, about = {}, {}
-    for path, nb in notebooks.items():
+    for name, nb in executed.items():
         cells = read(nb)
         title, lead = title_and_lead(nb)
-        about[names[path.name]] = dict(title=title, description=plain(lead), lead=lead, notebook=path.name, group=group_of(path), module=module_of(cells),
-                                         lite=path.name in in_browser)
-        if module_of(cells): modules[module_of(cells)] = (names[path.name], public(cells))
+        about[pages[name]] = dict(title=title, description=plain(lead), lead=lead, notebook=name, group=part_of(name), module=module_of(cells), lite=name in in_browser)
+        if module_of(cells): modules[module_of(cells)] = (pages[name], public(cells))
     links = Links({m: entries for m, (_, entries) in modules.items()})
-    for path, nb in notebooks.items():
-        name, made = names[path.name], convert(nb, path, links, names)
-        if name == 'index':
+    for name, nb in executed.items():
+        page, made = pages[name], convert(nb, name, links, pages)
+        if page == 'index':
             groups = [g for g, *_ in GROUPS if any(a.get('group') == g for a in about.values())]
             made.cells.append(nbformat.v4.new_markdown_cell(toc([*groups, 'api', 'changelog', 'contributing'])))
-        if name != 'index': made.cells.insert(1, nbformat.v4.new_markdown_cell(ways_to_run(path.name, path.name in in_browser)))
+        if page != 'index': made.cells.insert(1, nbformat.v4.new_markdown_cell(ways_to_run(name, relative('.', page), name in in_browser)))
         for cell in made.cells: cell.pop('id', None)
-        write(source/f'{name}.ipynb', nbformat.writes(made))
-    for name, title, _, text in GROUPS:
+        write(source/f'{page}.ipynb', nbformat.writes(made))
+    for name, title, text in GROUPS:
         inside = [(page, a) for page, a in about.items() if a.get('group') == name]
         if not inside: continue
         lines = [f'# {title}', '', f'> {text}', '']
@@ -99,11 +114,11 @@ def write_pages(notebooks, source, in_browser):
     return about
 
 
-def ways_to_run(name, lite):
-    """The line under a lesson's title."""
-    here = f'<a href="lite/notebooks/index.html?path={name}">in this browser</a>, ' if lite else ''
+def ways_to_run(name, top, lite):
+    """The line under a lesson's title. `top` is the way from its page to the first folder of the site."""
+    here = f'<a href="{top}/lite/notebooks/index.html?path={name}">in this browser</a>, ' if lite else ''
     why = '' if lite else ' It cannot run in a browser: it needs packages that are not made for that.'
-    return f'{{.run-it}}\nRun this lesson {here}with `make lab`, or <a href="_notebooks/{name}" download>download it</a>.{why}\n'
+    return f'{{.run-it}}\nRun this lesson {here}with `make lab`, or <a href="{top}/_notebooks/{name}" download>download it</a>.{why}\n'
 
 
 def plain(text): return re.sub(r'\s+', ' ', re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', text).replace('`', '').replace('*', '')).strip()
@@ -150,7 +165,7 @@ def card(title, text, path):
         x = 90 + (0, 190, 300)[i]
         draw.rectangle((x, 520, x + width, 552), fill='#16202a')
     draw.text((1110, 520), 'redaction_serde', font=font(30, '-Bold'), fill='#0072b2', anchor='ra')
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     image.quantize(48).save(path, optimize=True)
 
 
@@ -221,7 +236,26 @@ def icons(pages, script):
                       *rules]) + '\n'
 
 
-def finish(html, about, notebooks, target):
+def moved(target, page):
+    """A page at an old address that leads to the new one, to the same heading if scripts may run."""
+    address = f'{target}.html'
+    if not (page.parent/address).exists(): sys.exit(f'docs: {page.name} should lead to {address}, which does not exist; see MOVED')
+    page.write_text(f'''<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>This page has moved</title>
+<meta name="robots" content="noindex">
+<link rel="canonical" href="{address}">
+<script>location.replace('{address}' + location.search + location.hash)</script>
+<noscript><meta http-equiv="refresh" content="0; url={address}"></noscript>
+</head>
+<body><p>This page has moved to <a href="{address}">{address}</a>.</p></body>
+</html>
+''', encoding='utf-8')
+
+
+def finish(html, about, executed, target):
     """What Sphinx wrote, made lighter, with downloads, cards and a map of the site."""
     import nbformat
     shutil.copytree(html, target, ignore=shutil.ignore_patterns('_images', '.buildinfo*', 'objects.inv.txt', '*.map'))
@@ -237,8 +271,10 @@ def finish(html, about, notebooks, target):
             text = re.sub(r'(href|src)="#', r'\1="404.html#', text).replace('<head>', f'<head>\n<base href="{BASE}">', 1)
         page.write_text(text, encoding='utf-8')
     for name, a in about.items(): card(a['title'], a['description'], target/'_cards'/f'{name}.png')
-    (target/'_notebooks').mkdir()
-    for path, nb in notebooks.items(): nbformat.write(nb, target/'_notebooks'/path.name)
+    for name, nb in executed.items():
+        (target/'_notebooks'/name).parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nb, target/'_notebooks'/name)
+    for old, new in MOVED.items(): moved(new, target/f'{old}.html')
     host = f'https://redaction-serde.github.io{BASE}'
     urls = ''.join(f'<url><loc>{host}{"" if n == "index" else n + ".html"}</loc></url>' for n in about)
     (target/'sitemap.xml').write_text(f'<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{urls}</urlset>\n', encoding='utf-8')
@@ -265,20 +301,20 @@ def npm():
 
 def stamp(lite):
     """Of everything that the site is made from."""
-    return digest(ROOT/'nbs', ROOT/'redaction_serde', ROOT/'docs', ROOT/'tools', ROOT/'constraints.txt', ROOT/'settings.ini',
+    return digest(NBS, ROOT/'redaction_serde', ROOT/'docs', ROOT/'tools', ROOT/'constraints.txt', ROOT/'settings.ini',
                   ROOT/'CHANGELOG.md', ROOT/'CONTRIBUTING.md') + f' {sys.version_info[:3]} lite={lite}'
 
 
-def lessons_in_browser(notebooks):
-    """JupyterLite with the lessons that can run in it: the folder and their file names. (None, …) where it cannot be made."""
+def lessons_in_browser(executed):
+    """JupyterLite with the lessons that can run in it: the folder and their names. (None, …) where it cannot be made."""
     import lite
     folder, work = ROOT/'build'/'lite', ROOT/'build'/'lite-work'
-    wanted = digest(ROOT/'nbs', ROOT/'redaction_serde', ROOT/'constraints.txt', ROOT/'docs'/'package-lock.json', ROOT/'tools'/'lite.py')
+    wanted = digest(NBS, ROOT/'redaction_serde', ROOT/'constraints.txt', ROOT/'docs'/'package-lock.json', ROOT/'tools'/'lite.py')
     if (folder/'.stamp').exists() and (folder/'.stamp').read_text().startswith(wanted): return folder, set((folder/'.stamp').read_text().split()[1:])
     if not (packages := npm()): return None, set()
     start = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
-    try: lessons = lite.build({path.name: nb for path, nb in notebooks.items() if path.stem != 'index'}, packages, folder, work)
+    try: lessons = lite.build({name: nb for name, nb in executed.items() if part_of(name)}, packages, folder, work)
     except RuntimeError as e:
         say(f'no lessons in the browser this time. {e}')
         return None, set()
@@ -293,19 +329,21 @@ def build(lite=True):
         wanted = stamp(lite)
         if (SITE/'.stamp').exists() and (SITE/'.stamp').read_text() == wanted: return say('nothing has changed')
         start = time.perf_counter()
-        paths = sorted((ROOT/'nbs').glob('*.ipynb'))
-        notebooks = execute_all(paths)
-        say(f'{len(paths)} notebooks are executed, {time.perf_counter() - start:.0f} s')
+        made = execute_all(notebooks())
+        say(f'{len(made)} notebooks are executed, {time.perf_counter() - start:.0f} s')
         source, html, final = WORK/'source', WORK/'html', WORK/'final'
         made_by = digest(ROOT/'docs', Path(__file__).resolve())
         if not (WORK/'.made-by').exists() or (WORK/'.made-by').read_text() != made_by:
             shutil.rmtree(WORK, ignore_errors=True)
             write(WORK/'.made-by', made_by)
-        folder, in_browser = lessons_in_browser(notebooks) if lite else (None, set())
-        about = write_pages(notebooks, source, in_browser)
-        for old in source.glob('*.*'):
-            if old.suffix in ('.md', '.ipynb') and old.stem not in about and old.stem != '404': old.unlink()
-        if (ROOT/'nbs'/'images').is_dir(): shutil.copytree(ROOT/'nbs'/'images', source/'images', dirs_exist_ok=True)
+        folder, in_browser = lessons_in_browser(made) if lite else (None, set())
+        about = write_pages(made, source, in_browser)
+        for old in [p for p in source.rglob('*') if p.suffix in ('.md', '.ipynb')]:
+            page = old.relative_to(source).with_suffix('').as_posix()
+            if page in about or page == '404': continue
+            old.unlink()
+            (html/f'{page}.html').unlink(missing_ok=True)
+        if (NBS/'images').is_dir(): shutil.copytree(NBS/'images', source/'images', dirs_exist_ok=True)
         write(source/'pages.json', json.dumps(about, indent=1))
         start = time.perf_counter()
         command = [sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-j', '2', '-b', 'html', '-c', str(ROOT/'docs'), '-d', str(WORK/'doctrees'), str(source), str(html)]
@@ -314,7 +352,7 @@ def build(lite=True):
             shutil.rmtree(WORK/'doctrees', ignore_errors=True)  # it would not warn of an unchanged page again
             sys.exit('docs: Sphinx is not content')
         if final.exists(): shutil.rmtree(final)
-        finish(html, about, notebooks, final)
+        finish(html, about, made, final)
         if folder: shutil.copytree(folder, final/'lite', ignore=shutil.ignore_patterns('.stamp', '.cache', '*.doit*'))
         say(f'{len(list(final.rglob("*.html")))} pages, {time.perf_counter() - start:.0f} s')
         if SITE.exists(): shutil.rmtree(SITE)

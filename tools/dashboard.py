@@ -1,4 +1,4 @@
-"""ZenML's own dashboard over one store, on this machine only; and the picture of it that lesson 05 shows.
+"""ZenML's own dashboard over one store, on this machine only; and the picture of it that the lesson on materialisation shows.
 
     python tools/dashboard.py [--store DIR] [--port N]   serves until Ctrl-C; what it shows is not changed
     python tools/dashboard.py --picture                  makes nbs/images/dashboard.png anew (needs Chromium)

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from nbdev.clean import clean_nb
+
 root = Path(__file__).resolve().parent.parent
 state = root/'.state'/'lab'
 
@@ -31,6 +33,14 @@ c.LabApp.user_settings_dir = str(state/'settings')
 c.LabApp.workspaces_dir = str(state/'workspaces')
 c.LabApp.extension_manager = 'readonly'
 c.LabApp.news_url = None
+
+
+def clean_on_save(model, **kwargs):
+    """Save a notebook as `nbdev_clean` leaves it, so that running it without a change of text changes little in the file."""
+    if model['type'] == 'notebook' and model['content']['nbformat'] == 4: clean_nb(model['content'])
+
+
+c.ContentsManager.pre_save_hook = clean_on_save
 c.MappingKernelManager.default_kernel_name = 'python3'
 
 # JupyterLite's kernel is installed for the site; JupyterLab would load it and complain

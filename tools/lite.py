@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']   # what the kernel asks for
 OURS = ['msgspec', 'fastcore', 'protobuf', 'typing-extensions']              # what the lessons ask for, of what there is for Pyodide
 IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}    # their names in an import statement
-ROOMS = {'schema', 'formats', 'hexdump', 'pickles'}                          # modules of ours that need nothing else
+ROOMS = {'schema', 'formats', 'hexdump', 'pickles'}                          # modules of ours that need nothing else, or whole rooms
 NEVER = {'subprocess', 'signal', 'socket', 'multiprocessing', 'ctypes', 'resource'}  # can be imported there, but not used
 ENOUGH = .45  # a lesson is offered if at least this part of its cells can run
 
@@ -35,7 +35,7 @@ def missing(node):
 
 def has(module):
     top, _, rest = module.partition('.')
-    if top == 'redaction_serde': return not rest or rest.split('.')[0] in ROOMS
+    if top == 'redaction_serde': return not rest or any(f'{rest}.'.startswith(f'{room}.') for room in ROOMS)
     return top in sys.stdlib_module_names or top in IMPORTS
 
 
@@ -196,11 +196,12 @@ def tried(nb, folder, path):
 
 
 def build(notebooks, npm, target, work):
-    """Make the folder: the notebook app, Pyodide, the lessons. Returns the names of those that can run there, of `notebooks` by file name."""
+    """Make the folder: the notebook app, Pyodide, the lessons. Returns the names of those that can run there, of executed `notebooks` by their names."""
     shutil.rmtree(work, ignore_errors=True)
     contents = work/'contents'
     contents.mkdir(parents=True)
     pyodide(npm, work/'static'/'pyodide')
+    for name in notebooks: (contents/name).parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
         fit = pool.map(lambda item: tried(item[1], work/'static'/'pyodide', contents/item[0]), notebooks.items())
         names = [name for name, ok in zip(notebooks, fit) if ok]
@@ -208,8 +209,9 @@ def build(notebooks, npm, target, work):
         'pyodideUrl': './static/pyodide/pyodide.mjs', 'disablePyPIFallback': True,
         'loadPyodideOptions': {'lockFileURL': './static/pyodide/pyodide-lock.json', 'packages': ['micropip', 'comm', 'ipython', 'jedi']}}}}}
     (work/'jupyter-lite.json').write_text(json.dumps(settings), encoding='utf-8')
+    # without being told what to ignore, it would ignore a folder named `build`
     run([Path(sys.executable).parent/'jupyter', 'lite', 'build', '--lite-dir', work, '--contents', contents, '--output-dir', target,
-         '--apps', 'notebooks', '--no-sourcemaps', '--no-unused-shared-packages'], 'jupyter lite build', cwd=work,
+         '--ignore-contents', r'/\.ipynb_checkpoints', '--apps', 'notebooks', '--no-sourcemaps', '--no-unused-shared-packages'], 'jupyter lite build', cwd=work,
         env={**os.environ, 'JUPYTER_PREFER_ENV_PATH': '1', 'JUPYTER_PATH': str(Path(sysconfig.get_path('data'))/'share'/'jupyter')})
     for unused in target.rglob('*.map'): unused.unlink()
     return names

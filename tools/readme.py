@@ -7,9 +7,8 @@
 import difflib
 import re
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from notebooks import NBS, ROOT
 
 
 def readme():
@@ -18,7 +17,7 @@ def readme():
     import nbformat.v4.rwbase
     from nbdev.process import NBProcessor
     from nbdev.processors import filter_stream_, hide_, hide_line, populate_language, rm_export, rm_header_dash, strip_ansi
-    path = ROOT/'nbs'/'index.ipynb'
+    path = NBS/'index.ipynb'
     processor = NBProcessor(path, procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash, rm_export, hide_], rm_directives=True)
     processor.process()
     cells = [nbformat.v4.new_markdown_cell(c.source) if c.cell_type == 'markdown' else
@@ -44,7 +43,7 @@ def picture():
         annotations = make_documents(folder, n_pages=10, seed=0)
         pages = parse_coco(str(annotations), str(annotations.parent/'images'))
         image = Image.open(io.BytesIO(png(visual_check(pages, loads(dumps(pages)), n=3), dpi=105)))
-    target = ROOT/'nbs'/'images'/'visual-check.png'
+    target = NBS/'images'/'visual-check.png'
     target.parent.mkdir(exist_ok=True)
     image.convert('RGB').quantize(40).save(target, optimize=True)
     print(f'{target.relative_to(ROOT)}: {target.stat().st_size} bytes')

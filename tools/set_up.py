@@ -58,6 +58,15 @@ def run(text, command):
                  % os.path.relpath(LOG))
 
 
+def tell_git():
+    """Make git read .gitconfig, which says how notebooks are merged. Only in a checkout: an unpacked archive is none, even inside of one."""
+    if not os.path.exists(os.path.join(HERE, '.git')) or not shutil.which('git'): return
+    # as `git config --local include.path ../.gitconfig`, but without touching other files that the user includes
+    command = ['git', 'config', '--local', '--replace-all', 'include.path', '../.gitconfig', r'^\.\./\.gitconfig$']
+    if subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HERE):
+        print('set-up: git keeps merging notebooks as plain text, because it would not take `include.path ../.gitconfig`')
+
+
 def main():
     message = trouble()
     if message: sys.exit('set-up: ' + message)
@@ -73,6 +82,7 @@ def main():
     run('installing packages (constraints.txt)', pip + ['-c', 'constraints.txt', '-e', '.[all]'])
     run('installing %s without its list of requirements, which is of 2021' % ICEVISION, pip + ['--no-deps', ICEVISION])
     run('trying it', [python, '-c', 'from redaction_serde.compat import prepare_icevision; print(prepare_icevision())'])
+    tell_git()
     with open(os.path.join(VENV, '.ready'), 'w') as f: f.write('set up with %s\n' % sys.version)
     os.remove(LOG)
 
