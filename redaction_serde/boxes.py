@@ -206,13 +206,18 @@ def records_of(
 ) -> list:  # of a prediction: what was predicted
     "The records of a collection, as often as they are listed. Raises TypeError for anything else."
     state = getattr(data, '__dict__', {})
-    if '_records' in state:
-        return list(state['_records'].values())
+    if '_records' in state or 'create_record_fn' in state:
+        return _records_in(state.get('_records', {}))
     if 'pred' in state or 'task_composites' in state:
         return [_record_of(data)]
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         return [_record_of(item, f'at position {i} of a {type(data).__name__}') for i, item in enumerate(data)]
     raise TypeError(_unwanted(data))
+
+
+def _records_in(filed) -> list:
+    "The records of a collection as they are listed; as they are filed, if there is no list."
+    return list(vars(filed).get('_list', ())) if hasattr(filed, '__dict__') else list(filed.values())
 
 
 def _record_of(item, place: str = '') -> Any:

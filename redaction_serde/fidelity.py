@@ -796,12 +796,29 @@ def _parts(walk: _Walk, a, b, step: _Step | None) -> Iterator[tuple]:
     if old.items or new.items:
         yield from _lists(walk, list(old.items), list(new.items), step, a)
 
+# %% ../nbs/build/fidelity.ipynb #f1d00050
+def _is_same_item(a, b) -> bool:
+    "Are two values clearly the same, or objects with attributes that are?"
+    cls = type(a)
+    if cls is type(b) and (cls is BBox or cls is Task):
+        old, new = vars(a), vars(b)
+        return list(old) == list(new) and all(map(_is_same_leaf, old.values(), new.values()))
+    return a is b or _is_same_leaf(a, b)
+
+
+def _is_clearly_same(a, b) -> bool:
+    "Is it clear at once that two values are the same? False also where only a closer look can tell."
+    cls = type(a)
+    if cls is type(b) and (cls is list or cls is tuple):
+        return len(a) == len(b) and all(map(_is_same_item, a, b))
+    return _is_same_item(a, b)
+
 # %% ../nbs/build/fidelity.ipynb #f1d0003a
 def _named(old: dict, new: dict, step: _Step | None, inside) -> Iterator[tuple]:
     "Pairs of attributes that may differ."
     for name, value in old.items():
         other = new.get(name, _ABSENT)
-        if value is not other and not _is_same_leaf(value, other):
+        if not _is_clearly_same(value, other):
             yield value, other, _Step(step, inside, 'attribute', name)
     if new.keys() != old.keys():
         for name in [name for name in new if name not in old]:
@@ -825,7 +842,9 @@ def _entries(walk: _Walk, old: Iterable, new: Iterable, step: _Step | None, insi
         walk.note('order', step, *([name for name, _ in side.values()] for side in (old, new)))
     for key in [*old, *(key for key in new if key not in old)]:
         name, value = old.get(key) or (new[key][0], _ABSENT)
-        yield value, new.get(key, (name, _ABSENT))[1], _Step(step, inside, 'entry', name)
+        _, other = new.get(key) or (name, _ABSENT)
+        if not _is_clearly_same(value, other):
+            yield value, other, _Step(step, inside, 'entry', name)
 
 # %% ../nbs/build/fidelity.ipynb #f1d0003b
 def _sets(walk: _Walk, old: Iterable, new: Iterable, step: _Step | None):
@@ -837,14 +856,6 @@ def _sets(walk: _Walk, old: Iterable, new: Iterable, step: _Step | None):
         walk.note('changed', step, *(
             '{' + ', '.join(sorted(_brief(x) for key, x in side if key in only)) + '}'
             for side, only in ((before, gone), (after, come))))
-
-
-def _is_same_item(a, b) -> bool:
-    "Is it plain at once that two items are the same? A box is looked into."
-    if type(a) is BBox and type(b) is BBox:
-        old, new = vars(a), vars(b)
-        return list(old) == list(new) and all(map(_is_same_leaf, old.values(), new.values()))
-    return a is b or _is_same_leaf(a, b)
 
 
 def _lists(walk: _Walk, old: list, new: list, step: _Step | None, inside) -> Iterator[tuple]:
@@ -860,7 +871,7 @@ def _lists(walk: _Walk, old: list, new: list, step: _Step | None, inside) -> Ite
         walk.note('order', step, *([_name_of(x) for x in side] for side in (old, new)))
     for i, j in pairs:
         a, b = _ABSENT if i is None else old[i], _ABSENT if j is None else new[j]
-        if not _is_same_item(a, b):
+        if not _is_clearly_same(a, b):
             yield a, b, _Step(step, inside, 'item', j if i is None else i)
 
 
