@@ -305,8 +305,15 @@ def _(x: torch.Tensor):
         attributes['grad'] = x.grad
     if x.layout != torch.strided:
         return Parts(f'{form}, {x.layout}', attributes={**attributes, 'dense': x.detach().to_dense()})
-    flat = x.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return Parts(form, own=flat.view(torch.uint8).numpy().tobytes(), attributes=attributes)
+    return Parts(form, own=_bytes_of(x.detach().cpu().resolve_conj().resolve_neg()), attributes=attributes)
+
+
+def _bytes_of(x: torch.Tensor) -> bytes:
+    "The numbers of a tensor as they lie in memory, one after the other."
+    try:
+        return x.numpy().tobytes()
+    except TypeError:  # a type that NumPy does not know, such as bfloat16
+        return x.view({1: torch.uint8, 2: torch.int16}[x.element_size()]).numpy().tobytes()
 
 # %% ../nbs/build/fidelity.ipynb #f1d00015
 @parts.register
