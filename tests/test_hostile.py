@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from redaction_serde.formats import broken_references, decode, unzip_bytes, zip_bytes
+from redaction_serde.checks import broken_references
+from redaction_serde.errors import Limits, SerdeError
 from redaction_serde.records import loads
-from redaction_serde.schema import Limits, SerdeError, from_value
+from redaction_serde.values import from_value
+from redaction_serde.wire.registry import decode, unzip_bytes, zip_bytes
 
 GOLDEN = sorted((Path(__file__).parent/'golden').glob('*'))
 SECONDS, TRIES, SEED = float(os.environ.get('FUZZ_SECONDS', 0)), 6000, os.environ.get('FUZZ_SEED', '0')

@@ -356,6 +356,9 @@ def _without_twins(components: list, pack: Pack, place: Any) -> list:
         by_class.setdefault(type(c), []).append(c)
     kept = []
     for cls, twins in by_class.items():
+        if len(twins) == 1:
+            kept += twins
+            continue
         component = component_of(cls)
         fresh = _content(component, SimpleNamespace(**component.initial), pack)
         said = {_content(component, c, pack): c for c in twins}
@@ -368,8 +371,8 @@ def _without_twins(components: list, pack: Pack, place: Any) -> list:
     return kept
 
 
-def _content(component: Component, c: Any, pack: Pack) -> bytes:
-    "What a component says, as bytes that can be compared."
+def _content(component: Component, c: Any, pack: Pack) -> str:
+    "What a component says, as text that can be compared."
     quiet = pack.quiet()
     quiet.component = component.name
     rows = []
@@ -378,7 +381,7 @@ def _content(component: Component, c: Any, pack: Pack) -> bytes:
     except AttributeError as e:
         quiet.note('', str(e))
     problems = [f'{p.message} {id(c)}' for p in quiet.problems]
-    return msgspec.msgpack.encode([msgspec.to_builtins(rows, builtin_types=(bytes,)), quiet.extras, problems])
+    return repr((rows, quiet.extras, problems))
 
 # %% ../../nbs/build/23_packing.ipynb #e338b38b
 def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
