@@ -174,6 +174,11 @@ class RecordShape:
         return _defstruct('Record', head + fields + tail, rename)
 
     @cached_property
+    def objects(self) -> int:
+        "How many objects one record becomes: itself, its tasks and their components."
+        return 1 + sum(1 + len(task.components) for task in self.tasks)
+
+    @cached_property
     def columns(self) -> list:
         "A `ColumnSpec` for each column of a block."
         specs = []
@@ -310,6 +315,7 @@ class Stream:
     ):
         self.header = header
         self.blocks = blocks
+        self.objects = 0  # that the records so far become
         self.problems = Problems() if problems is None else problems
         self.trusted = trusted
 
@@ -319,6 +325,7 @@ class Stream:
         for block in self.blocks:
             batch.append(block)
             count += len(block)
+            self.objects += len(block) * block.shape.objects
             if count >= BATCH:
                 yield batch
                 batch, count = [], 0

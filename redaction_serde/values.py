@@ -114,6 +114,7 @@ class Tag:
 
     name = ''  # written as `$name`
     classes: tuple = ()  # dotted names
+    remedy = 'make it a plain one'  # for a value of a class that derives from one of these
 
     def pack(self, x: Any, place: tuple, packing: Packing, depth: int) -> Any:
         "Plain data for a value; a problem is noted if there is none."
@@ -200,7 +201,8 @@ def _unknown_class(cls: type) -> str:
     base = next((c for c in cls.__mro__ if dotted(c) in _TAG_OF), None)
     if base is None:
         return f'cannot store a value of class {dotted(cls)} as data; keep its plain parts (numbers, text, lists) instead'
-    return f'cannot store a {dotted(cls)}, which is more than the {base.__qualname__} that it derives from; make it a plain one'
+    what = f'cannot store a {dotted(cls)}, which is more than the {base.__qualname__} that it derives from'
+    return f'{what}; {_TAG_OF[dotted(base)].remedy}'
 
 # %% ../nbs/build/03_values.ipynb #f8697e78
 def from_value(
@@ -383,6 +385,7 @@ def read_path(
 
 class _PathTag(Tag):
     name = 'path'
+    remedy = 'make it a pathlib.Path'
     classes = tuple(dotted(c) for c in type(Path()).__mro__ if issubclass(c, PurePath)) + (
         'pathlib.PureWindowsPath',
         'pathlib.WindowsPath',
@@ -545,6 +548,7 @@ def _why_not_picture(x: Any) -> Optional[str]:
 
 class _PictureTag(Tag):
     name, classes = 'image', ('PIL.Image.Image',)
+    remedy = 'give a plain picture: image.copy(), with an empty info'
 
     def pack(self, x, place, packing, depth):
         if message := _why_not_picture(x):

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.checks import (
-    BAD_DATA, Look, check_header, check_layout, check_positions, check_record, check_template, read_aside,
+    Look, check_header, check_layout, check_positions, check_record, check_template, read_aside,
 )
 from ..components import RECORD_NAMES, TASK_NAMES, component_named, hidden_by_record, hidden_by_task, why_not_attribute
 from ..document import BATCH, Block, Document, Header, Index, RecordShape, Stream, layout_of, record_shape, row_blocks, task_key
@@ -28,6 +28,7 @@ from ..files import write_file
 from ..kinds.files import check_image
 from ..kinds.labels import class_map_state
 from .classes import CLASSES, ClassMap, component_class, metadata_class, task_of, tasks
+from ..wire.format import BAD_DATA
 from ..values import Reading, check_hashes, from_value, read_path
 
 # %% ../../nbs/build/24_building.ipynb #7ed44835

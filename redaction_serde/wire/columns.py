@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct, UNSET
 
 from ..document import BATCH, Block, ColumnSpec, Header, RecordShape, Stream, record_shape
-from ..errors import DecodeError, EncodeError, Limits, Problems, over_limit
+from ..errors import Budget, DecodeError, EncodeError, Limits, Problems, over_limit
 from ..kinds.geometry import XYXY
 from ..kinds.kind import REQUIRED, Lists, Number, Whole, rows_of, widened
 from ..values import INT_RANGE, with_bytes
@@ -270,6 +270,7 @@ def read_blocks(
     read: Any,  # one of them -> `PackedBlock`
     header: Header,
     limits: Limits,  # what to accept
+    budget: Budget,  # for the objects that the records become
 ) -> Iterator[Block]:
     "Blocks of records. Raises `DecodeError` for what is none, `LimitError` for too many records."
     count = 0
@@ -285,6 +286,7 @@ def read_blocks(
         if count > limits.records:
             raise over_limit(limits, 'records', 'more', '$.records')
         shape = record_shape(header.layouts[packed.layout], packed.layout)
+        budget.spend(packed.count * shape.objects)
         yield Block(shape, columns=_columns_of(packed, shape, path))
 
 

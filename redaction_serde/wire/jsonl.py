@@ -16,11 +16,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from ..document import BATCH, FORMAT, LATE, SHARED, Header, Index, Layout, Stream, check_layouts, row_blocks
-from ..errors import DecodeError, EncodeError, LimitError, Limits, Problem, Problems, SerdeError, over_limit, printable
+from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, explained
-from .json import RowReader, check_mark, header_fields, header_in, json_lines, json_value
+from .json import RowReader, charged, check_mark, header_fields, header_in, json_lines, json_value
 
 # %% ../../nbs/build/16_json_lines.ipynb #e8c8002e
 _PREFIX = f'{{"format":"{FORMAT}","version":"{VERSION_TEXT}","lines":true'.encode()
@@ -148,6 +148,7 @@ class _Reading:
         self.verify = verify
         self.recover = recover
         self.row = RowReader(header)
+        self.budget = Budget()
         self.count = 0  # records so far, those that are lost among them
         self.kept: list = []  # in recovery: positions of the records that could be read
         self.faults: list = []  # in recovery: what was wrong
@@ -160,7 +161,7 @@ class _Reading:
             if line is None or line.startswith(b'{"end":'):
                 break
             if line.startswith(b'{"define":'):
-                yield from row_blocks(batch, self.header)
+                yield from self._blocks(batch)
                 batch = []
                 self._either(self._define, line)
                 continue
@@ -173,12 +174,17 @@ class _Reading:
                     self.kept.append(self.count)
             self.count += 1
             if len(batch) == BATCH:
-                yield from row_blocks(batch, self.header)
+                yield from self._blocks(batch)
                 batch = []
         self._either(self._end, line)
-        yield from row_blocks(batch, self.header)
+        yield from self._blocks(batch)
         if self.faults:
             self._tell()
+
+    def _blocks(self, batch: list) -> Iterator:
+        "Records as blocks that have been paid for."
+        self.budget.size = self.lines.size
+        return charged(row_blocks(batch, self.header), self.budget)
 
     def _next(self) -> Optional[bytes]:
         "The next line; None if there is none and the file is being recovered."

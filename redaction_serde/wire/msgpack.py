@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ..document import FORMAT, Stream
-from ..errors import DecodeError
+from ..errors import Budget, DecodeError
 from .columns import PackedBlock, encode_blocks, encode_header, read_blocks
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_size, check_version, find_unholdable, header_of
 
@@ -62,7 +62,7 @@ class MessagePack(Wire):
         if verify and (data[-_CRC : -_CRC + 1] != b'\xce' or found != whole.crc32):
             message = 'the file is damaged. To read it all the same, load it with verify=False'
             raise bad_checksum(f'{whole.crc32:08x}', f'{found:08x}', message)
-        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits), trusted=True)
+        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits, Budget(len(data))), trusted=True)
 
 
 def _read_block(raw: Raw) -> PackedBlock:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_problems
-from ..errors import DecodeError, EncodeError, LimitError, Limits, Problems, VersionError, over_limit
+from ..errors import Budget, DecodeError, EncodeError, LimitError, Limits, Problems, VersionError, over_limit
 from .columns import PackedBlock, encode_blocks, encode_header, from_run, read_blocks, to_run
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_version, find_unholdable
 
@@ -176,7 +176,7 @@ class ProtocolBuffers(Wire):
         count = sum(block.count for block in whole.blocks)
         if count != whole.records:
             raise DecodeError(f'expected {whole.records} records, found {count}', '$.records')
-        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits), trusted=True)
+        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits, Budget(len(data))), trusted=True)
 
 
 def _whole(data: bytes) -> Any:

@@ -11,14 +11,14 @@ import gzip
 import io
 import sys
 import zlib
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Optional, Union
 
 from ..article.version_0 import ArticleList
-from ..document import BATCH, FORMAT, Block, Document, Header, Stream
-from ..errors import DecodeError, EncodeError, Limits, SerdeError, over_limit, printable
-from .format import Wire
+from ..document import FORMAT, Block, Document, Stream
+from ..errors import FREE_OBJECTS, DecodeError, EncodeError, Limits, over_limit, printable
+from .format import Wire, guarded
 from .json import Json
 from .jsonl import JsonLines, read_lines
 from .msgpack import MessagePack
@@ -106,6 +106,8 @@ def encode_stream(
     "A stream as bytes. Raises `EncodeError` for anything that the format cannot hold."
     wire = wire_named(format)
     data = wire.encode(stream)
+    if stream.objects > FREE_OBJECTS + len(data):
+        raise EncodeError(f'{stream.objects} objects in {len(data)} bytes, which a reader would refuse; JSON spells records out')
     return zip_bytes(data) if is_zipped(format) else data
 
 
@@ -158,6 +160,7 @@ def as_bytes(
         raise DecodeError(f'not Unicode text: {e}') from None
 
 
+@guarded
 def decode(
     data: Union[bytes, str],  # a whole document, in any format
     limits: Limits = Limits(),  # what to accept
@@ -170,6 +173,7 @@ def decode(
     return Document(stream.header, rows)
 
 
+@guarded
 def decode_one(
     data: bytes,  # a whole document, in any format
     i: int,  # position of the record, from 0
