@@ -1,10 +1,10 @@
-"""The cases of the lesson Who keeps what, which hold every component and oddity that icevision records are known for, in every format; and files of version 1 that must stay readable."""
+"""The cases of the lessons, which hold every component and oddity that icevision records are known for, in every format; and files of version 1 that must stay readable."""
 import sys
 from pathlib import Path
 
 import pytest
 
-from redaction_serde.cases import CASES, StickMetadata, ids_of_every_kind, keypoints, the_same_record_twice
+from redaction_serde.lessons.cases import CASES, StickMetadata, ids_of_every_kind, keypoints, the_same_record_twice
 from redaction_serde.fidelity import compare
 from redaction_serde.formats import ENCODERS, FORMATS, broken_references, decode
 from redaction_serde.records import dumps, loads

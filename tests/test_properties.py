@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from test_round_trip import alike, boxes, class_maps, finite, ids, numbers, plain, text
 
-from redaction_serde.cases import StickMetadata
+from redaction_serde.lessons.cases import StickMetadata
 from redaction_serde.fidelity import compare, round_trip
 from redaction_serde.formats import ENCODERS, broken_references, decode, encode
 from redaction_serde.records import CODECS, CustomCodec, dumps, from_document, iter_records, loads, parse_coco, save, write_records
