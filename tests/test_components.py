@@ -1,4 +1,4 @@
-"""The cases of the lesson Who keeps what, which hold every component and oddity that icevision records are known for, in every format; and files of version 1 that must stay readable."""
+"""The cases of the lessons, which hold every component and oddity that icevision records are known for, in every format; and files of version 1 that must stay readable."""
 import sys
 from pathlib import Path
 
