@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .schema import scalar
+from .values import scalar
 
 # %% ../nbs/build/29_boxes.ipynb #b0c5000e
 def tasks_of(

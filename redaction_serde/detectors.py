@@ -22,10 +22,15 @@ from typing import Literal, Union
 import msgspec
 from msgspec import Struct
 
-from .formats import read_file, unholdable, write_file
-from .records import *
-from .schema import *
-from .visual import *
+from .document import find_problems
+from .errors import DecodeError, EncodeError, Limits, LimitError, Problem, Problems, SerdeError, VersionError
+from .files import read_file, write_file
+from .kinds.kind import Number
+from .kinds.labels import ClassMapData, class_map_state, pack_class_map
+from .records.classes import CLASSES
+from .values import LOOKING, Packing, Reading, scalar
+from .visual import PALETTE, Picture, boxes_of, class_name, draw_box, draw_page
+from .wire.format import NOT_WHOLE, unholdable
 
 # %% ../nbs/build/34_trained_models.ipynb #7fa2debf
 import numpy as np
@@ -141,7 +146,11 @@ class Detector:
         self.model, self.build = model, build
 
     @property
-    def class_map(self): return restore_class_map(self.build.class_map)
+    def class_map(self) -> ClassMap:
+        "Its classes, with the background."
+        class_map = ClassMap.__new__(ClassMap)
+        vars(class_map).update(class_map_state(self.build.class_map, Reading(classes=CLASSES)))
+        return class_map
 
     def __repr__(self):
         b, n = self.build, sum(p.numel() for p in self.model.parameters())
@@ -156,9 +165,13 @@ def make_detector(
     seed:int=0,                # of its random weights
     **args,                    # numbers for the model, such as `score_thresh`
 ) -> Detector:
-    "A detector that has learnt nothing yet. Raises `DecodeError` for what cannot be built."
-    build = Build(model_type, backbone, pack_class_map(class_map), tuple(image_size), anchors, args)
-    with undisturbed(seed): return Detector(build_model(build), build)
+    "A detector that has learnt nothing yet. Raises `DecodeError` for what cannot be built, `EncodeError` for what is no plain class map."
+    packing = Packing()
+    build = Build(model_type, backbone, pack_class_map(class_map, '$.build.class_map', packing), tuple(image_size), anchors, args)
+    if packing.problems:
+        raise EncodeError(packing.problems)
+    with undisturbed(seed):
+        return Detector(build_model(build), build)
 
 # %% ../nbs/build/34_trained_models.ipynb #a8ec3cbf
 _TENSORS = {'_parameters', '_buffers', '_modules', 'training'}  # attributes of a layer that are looked at elsewhere
@@ -262,16 +275,19 @@ def read_card(
     "The card, checked. Raises `DecodeError` with every problem, `LimitError` or `VersionError`."
     if len(data) > MAX_CARD: raise LimitError(f'the card has more than {MAX_CARD} bytes; this is not a card of a detector')
     try: plain = msgspec.json.decode(data)
-    except NOT_JSON as e: raise DecodeError(f'the card is not whole JSON: {e}') from None
+    except NOT_WHOLE as e: raise DecodeError(f'the card is not whole JSON: {e}') from None
     if not isinstance(plain, dict) or plain.get('format') != CARD_FORMAT: raise DecodeError(f'not the card of a detector: expected an object with format {CARD_FORMAT!r}')
     if isinstance(plain.get('version'), int) and plain['version'] > CARD_VERSION:
         raise VersionError(f'the card is of version {plain["version"]}, this library reads up to {CARD_VERSION}; install a newer redaction_serde', '$.version')
-    if found := find_problems(plain, Card): raise DecodeError(found)
+    problems = Problems()
+    find_problems(plain, Card, '$', problems)
+    if problems:
+        raise DecodeError(problems)
     card = msgspec.convert(plain, Card)
     found = check_build(card.build)
     if card.version < 1: found.append(Problem('$.version', f'expected 1 or more, found {card.version}'))
     if not _SHA256.fullmatch(card.weights.sha256): found.append(Problem('$.weights.sha256', 'expected 64 hexadecimal digits'))
-    try: restore_class_map(card.build.class_map)
+    try: class_map_state(card.build.class_map, LOOKING)
     except (SerdeError, TypeError, ValueError) as e: found.append(Problem('$.build.class_map', f'not a class map: {e}'))
     if found: raise DecodeError(found)
     return card

@@ -26,7 +26,7 @@ import msgspec
 
 from .boxes import box_lists, component_value, count_boxes, records_of
 from .records import dumps, loads
-from .schema import scalar
+from .values import scalar
 
 # %% ../nbs/build/30_fidelity.ipynb #fa426806
 import numpy as np

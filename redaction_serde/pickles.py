@@ -13,8 +13,11 @@ from pathlib import Path, PureWindowsPath
 from pkgutil import resolve_name
 from typing import NamedTuple, Optional
 
-from .formats import decode, format_of, read_file, write_file
-from .schema import *
+from redaction_serde.errors import (
+    DecodeError, EncodeError, Limits, LimitError, Problem, SerdeError, UnknownComponentError, VersionError,
+)
+from .files import read_file, write_file
+from .wire.registry import decode, format_of
 
 # %% ../nbs/build/32_pickles.ipynb #8394dc1e
 MARK, UNKNOWN = object(), object()  # on the stack: where a group begins, and what only loading would make

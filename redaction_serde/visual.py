@@ -21,8 +21,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .fidelity import *
-from .schema import scalar
+from .boxes import count_boxes
+from .fidelity import Report, align, box_change, compare, same_number
+from .values import scalar
 
 # %% ../nbs/build/31_visual.ipynb #2bc71bb3
 PALETTE = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442']

@@ -152,7 +152,7 @@ def test_inspect_is_light(pages, tmp_path):
 
 
 def test_convert_goes_round_all_formats(pages, tmp_path, capsys):
-    from redaction_serde.formats import FORMATS
+    from redaction_serde.wire.registry import FORMATS
     from redaction_serde.records import save
     save(pages, tmp_path/'0.json')
     files = [f'{i}.{format}' for i, format in enumerate(('json', *FORMATS, 'json'))]

@@ -15,7 +15,7 @@ import torch
 from redaction_serde import detectors as d
 from redaction_serde.fidelity import compare
 from redaction_serde.records import load, parse_coco, save
-from redaction_serde.schema import DecodeError, EncodeError, LimitError, Limits, SerdeError, VersionError
+from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError, VersionError
 from icevision.core import BBox, ClassMap
 from icevision.data import Prediction
 

@@ -15,7 +15,7 @@ from zenml import pipeline, step
 from zenml.enums import ArtifactType
 from zenml.materializers.base_materializer import BaseMaterializer
 
-from ..fidelity import count_boxes
+from ..boxes import count_boxes
 from ..pipelines import BatchMaterializer, load_annotations
 
 # %% ../../nbs/build/45_toys.ipynb #6578c3d3
