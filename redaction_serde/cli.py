@@ -18,8 +18,13 @@ from typing import Any, Union
 
 import msgspec
 
-from .formats import *
-from .schema import *
+from .checks import check
+from .document import Document, find_problems, layout_of
+from .errors import Problems, SerdeError
+from .files import read_file, write_file
+from .kinds.kind import Number
+from .wire.format import NOT_WHOLE
+from .wire.registry import FORMATS, decode, encode, format_of
 
 # %% ../nbs/reference/02_cli.ipynb #8d05a600
 class UsageError(Exception):
@@ -54,9 +59,10 @@ def check_coco(
     if not folder.is_dir(): raise UsageError(f'no image folder at {folder}')
     data = path.read_bytes()
     try:
-        found = find_problems(msgspec.json.decode(data), Coco)
+        found = Problems()
+        find_problems(msgspec.json.decode(data), Coco, '$', found)
         if not found: coco = msgspec.json.decode(data, type=Coco)
-    except NOT_JSON as e: raise UsageError(f'{path} is not whole JSON: {e}') from None
+    except NOT_WHOLE as e: raise UsageError(f'{path} is not whole JSON: {e}') from None
     if found:
         more = f' (and {len(found) - 3} more)' if len(found) > 3 else ''
         raise UsageError(f'{path} is not a COCO annotation file: ' + '; '.join(map(str, found[:3])) + more)
@@ -155,11 +161,11 @@ def verify_artifact(args) -> int:
     prepare_icevision()
     prepare_zenml(artifact['store'])
     from zenml.client import Client
-    from redaction_serde import fidelity, records
+    from redaction_serde import article_way, fidelity, records
     before = records.parse_coco(args.annotations, args.images)
     after = Client().get_artifact_version(artifact['id']).load()
     report = fidelity.compare(before, after)
-    try: article = fidelity.compare(before, fidelity.article_loads(fidelity.article_dumps(before)))
+    try: article = fidelity.compare(before, article_way.article_loads(article_way.article_dumps(before)))
     except Exception as e: article = f'{type(e).__name__}: {e}'
     write_outputs(out, before, after, report, article, artifact['in_pipeline'])
     return 0
@@ -289,7 +295,7 @@ def is_coco(path) -> bool:
     data = read_file(path)
     if data[:2] == b'\x1f\x8b' or b'"annotations"' not in data: return False
     try: found = msgspec.json.decode(data)
-    except NOT_JSON: return False
+    except NOT_WHOLE: return False
     return isinstance(found, dict) and 'format' not in found and {'images', 'annotations'} <= set(found)
 
 def coco_images(path, images) -> Path:
@@ -322,7 +328,7 @@ def inspect(args) -> int:
     document = document_in(args, args.file, check)
     header = document.header
     print(f'{args.file}: {len(document.records)} {header.kind}, {Path(args.file).stat().st_size} bytes')
-    used = Counter(r.layout_index for r in document.records)
+    used = Counter(map(layout_of, document.records))
     for k, layout in enumerate(header.layouts): print(f'  {used[k]} records with ' + '; '.join(f'{t.name}: {", ".join(t.components)}' for t in layout.tasks))
     for m in header.class_maps: print(f'  {len(m.classes)} classes: {", ".join(map(str, m.classes[:12]))}' + (' …' if len(m.classes) > 12 else ''))
     for k in header.keypoints: print(f'  keypoints {k.name}')

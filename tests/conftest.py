@@ -35,7 +35,7 @@ def real_data():
 @pytest.fixture(scope='session')
 def pages_file(tmp_path_factory):
     """A COCO file of four synthetic pages; its images are beside it."""
-    from redaction_serde.documents import make_documents
+    from redaction_serde.lessons.pages import make_documents
     return make_documents(tmp_path_factory.mktemp('pages'), n_pages=4, seed=1)
 
 

@@ -152,7 +152,7 @@ def test_inspect_is_light(pages, tmp_path):
 
 
 def test_convert_goes_round_all_formats(pages, tmp_path, capsys):
-    from redaction_serde.formats import FORMATS
+    from redaction_serde.wire.registry import FORMATS
     from redaction_serde.records import save
     save(pages, tmp_path/'0.json')
     files = [f'{i}.{format}' for i, format in enumerate(('json', *FORMATS, 'json'))]
@@ -173,7 +173,7 @@ def test_convert_refuses_what_json_cannot_hold(pages, tmp_path, capsys):
 
 
 def test_coco_goes_in(tmp_path, capsys):
-    from redaction_serde.documents import make_documents
+    from redaction_serde.lessons.pages import make_documents
     from redaction_serde.fidelity import compare
     from redaction_serde.records import load, parse_coco
     coco = make_documents(tmp_path/'pages', n_pages=3, seed=2)

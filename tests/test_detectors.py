@@ -15,7 +15,7 @@ import torch
 from redaction_serde import detectors as d
 from redaction_serde.fidelity import compare
 from redaction_serde.records import load, parse_coco, save
-from redaction_serde.schema import DecodeError, EncodeError, LimitError, Limits, SerdeError, VersionError
+from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError, VersionError
 from icevision.core import BBox, ClassMap
 from icevision.data import Prediction
 
@@ -361,7 +361,7 @@ def statuses(run): return {name: step.status.value for name, step in run.steps.i
 
 def test_pipeline_runs_again_what_it_must(tmp_path):
     from redaction_serde import pipelines
-    from redaction_serde.documents import make_documents
+    from redaction_serde.lessons.pages import make_documents
     def run(n):
         annotations = make_documents(tmp_path/'pages', n_pages=n, seed=5, size=(425, 550))
         return pipelines.redaction_pipeline(str(annotations), str(annotations.parent/'images'), steps=1)

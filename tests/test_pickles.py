@@ -14,9 +14,10 @@ import pytest
 
 from redaction_serde import pickles
 from redaction_serde.fidelity import compare
-from redaction_serde.pickles import ALLOWED, INERT, Inert, RestrictedUnpickler, check_globals, globals_of, migrate, parser_method, trace
+from redaction_serde.lessons.tracer import trace
+from redaction_serde.pickles import ALLOWED, INERT, Inert, RestrictedUnpickler, check_globals, globals_of, migrate, parser_method
 from redaction_serde.records import load, parse_coco
-from redaction_serde.schema import DecodeError, EncodeError, LimitError, Limits, SerdeError
+from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 
 from icevision.core import BaseRecord, InstancesLabelsRecordComponent, KeyPoints, KeyPointsRecordComponent
 from icevision.data import RandomSplitter, RecordCollection

@@ -14,11 +14,12 @@ from zenml.client import Client
 from zenml.enums import StackComponentType, VisualizationType
 
 from redaction_serde import pipelines
-from redaction_serde.fidelity import compare, count_boxes
+from redaction_serde.boxes import count_boxes
+from redaction_serde.fidelity import compare
 from redaction_serde.materializers import RecordCollectionMaterializer
 from redaction_serde.pipelines import BatchMaterializer
 from redaction_serde.records import parse_coco
-from redaction_serde.schema import DecodeError, SerdeError
+from redaction_serde.errors import DecodeError, SerdeError
 
 from icevision.data import RecordCollection
 

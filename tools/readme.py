@@ -35,7 +35,7 @@ def picture():
     import io
     import tempfile
     from PIL import Image
-    from redaction_serde.documents import make_documents
+    from redaction_serde.lessons.pages import make_documents
     from redaction_serde.records import parse_coco
     from redaction_serde.records import dumps, loads
     from redaction_serde.visual import png, visual_check
