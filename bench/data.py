@@ -93,6 +93,16 @@ def made(
         yield record
 
 
+def recycled(n: int, boxes: int) -> Iterator[BaseRecord]:
+    """Many records quickly: a thousand that come again and again, with new ids and paths."""
+    records = list(made(min(n, 1000), boxes))
+    for i in range(n):
+        record = records[i % len(records)]
+        record.set_record_id(i)
+        record.set_filepath(IMAGE_FOLDER/image_name(i))
+        yield record
+
+
 def collection(records: Iterable[BaseRecord]) -> RecordCollection:
     """A `RecordCollection` of some records."""
     return RecordCollection(None).new(list(records))
