@@ -7,6 +7,7 @@ version runs in a process of its own, which imports that checkout; only one of t
 A figure is the new time over the old of one round, CPU time, collector off; shown are the median
 over the rounds and the smallest and largest. Exit status 1 says that something missed its target.
 """
+
 import argparse
 import gc
 import hashlib
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ('json', 'jsonl', 'msgpack', 'protobuf')  # those that both versions know
 SLOWEST = 1.1  # new over old
 ODDEST = 1.4  # a collection that is not regular over one that is
-LEAST_SECONDS = .02  # what is quicker is repeated, so that the clock can tell
+LEAST_SECONDS = 0.02  # what is quicker is repeated, so that the clock can tell
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Case:
 
 
 def cases(quick: bool) -> list[Case]:
-    """All that is measured; `quick` takes fewer sizes and formats, and only one kind of odd record."""
+    """All that is measured; `quick` takes fewer sizes, formats and kinds of odd records."""
     main = ('json', 'msgpack') if quick else FORMATS
     odd = 1_800 if quick else 6_000
     found = [
@@ -71,8 +72,8 @@ def child():
     answers, sys.stdout = sys.stdout, sys.stderr  # nobody else may write among the answers
     import redaction_serde
 
-    worker = Worker()
     print(json.dumps(redaction_serde.__file__), file=answers, flush=True)
+    worker = Worker()
     for line in sys.stdin:
         order = json.loads(line)
         answer = getattr(worker, order.pop('do'))(**order)
@@ -84,6 +85,7 @@ class Worker:
 
     def __init__(self):
         import data  # beside this file; imports the package first
+
         import redaction_serde
 
         self.data, self.package, self.collections, self.bytes = data, redaction_serde, {}, {}
@@ -154,7 +156,7 @@ class Worker:
         seconds = time.process_time() - start
         gc.enable()
         del result
-        return seconds/repeat
+        return seconds / repeat
 
 
 # The parent: two children, and what it makes of their answers.
@@ -176,6 +178,7 @@ class Version:
         """Wait until it has started, and see that it imported what it should."""
         file = Path(self.answer())
         if not file.is_relative_to(self.checkout.resolve()):
+            self.process.kill()
             raise SystemExit(f'expected the package of {self.checkout}, found {file}')
 
     def tell(self, do: str, **order):
@@ -218,7 +221,7 @@ class Row:
 
     def ratios(self) -> list:
         """New over old, round by round."""
-        return [new/old for new, old in zip(self.new, self.old, strict=True)]
+        return [new / old for new, old in zip(self.new, self.old, strict=True)]
 
 
 def operations(case: Case) -> Iterator[tuple[str, str]]:
@@ -241,8 +244,15 @@ def both(new: Version, old: Version, do: str, **order) -> tuple:
 def make(new: Version, old: Version, case: Case):
     """Have both build the collection of a case."""
     both(
-        new, old, 'make', name=case.name, records=case.records, boxes=case.boxes, odd=case.odd,
-        maps=case.maps, predictions=case.predictions,
+        new,
+        old,
+        'make',
+        name=case.name,
+        records=case.records,
+        boxes=case.boxes,
+        odd=case.odd,
+        maps=case.maps,
+        predictions=case.predictions,
     )
 
 
@@ -256,7 +266,7 @@ def measure(new: Version, old: Version, group: list[Case], rounds: int, collecto
             order = dict(name=case.name, what=what, format=format)
             first, second = both(new, old, 'prepare', **order)
             once = new.ask('time', **order, repeat=1, collector=False)
-            repeat = max(1, round(LEAST_SECONDS/max(once, 1e-6)))
+            repeat = max(1, round(LEAST_SECONDS / max(once, 1e-6)))
             for collector in collectors:
                 row = Row(case.name, what, format, collector, same_bytes=first == second)
                 rows.append(row)
@@ -278,10 +288,16 @@ def compare_versions(rows: list[Row], cases: list[Case]) -> Iterator[dict]:
     for row in rows:
         ratios = row.ratios()
         yield dict(
-            case=row.case, what=row.what, format=row.format,
+            case=row.case,
+            what=row.what,
+            format=row.format,
             collector='as found' if row.collector else 'off',
-            new=median(row.new)/records[row.case]*1e6, old=median(row.old)/records[row.case]*1e6,
-            ratio=median(ratios), least=min(ratios), most=max(ratios), same_bytes=row.same_bytes,
+            new=median(row.new) / records[row.case] * 1e6,
+            old=median(row.old) / records[row.case] * 1e6,
+            ratio=median(ratios),
+            least=min(ratios),
+            most=max(ratios),
+            same_bytes=row.same_bytes,
             target=None if row.collector else SLOWEST,
         )
 
@@ -294,12 +310,17 @@ def compare_cases(rows: list[Row], cases: list[Case]) -> Iterator[dict]:
             if row.case != case.name or not case.counterpart:
                 continue
             regular = known[case.counterpart, *row.key]
-            ratios = [a/b for a, b in zip(row.new, regular.new, strict=True)]
-            before = [a/b for a, b in zip(row.old, regular.old, strict=True)]
+            ratios = [a / b for a, b in zip(row.new, regular.new, strict=True)]
+            before = [a / b for a, b in zip(row.old, regular.old, strict=True)]
             yield dict(
-                case=case.name, what=row.what, format=row.format,
+                case=case.name,
+                what=row.what,
+                format=row.format,
                 collector='as found' if row.collector else 'off',
-                ratio=median(ratios), least=min(ratios), most=max(ratios), before=median(before),
+                ratio=median(ratios),
+                least=min(ratios),
+                most=max(ratios),
+                before=median(before),
                 target=None if row.collector else ODDEST,
             )
 
@@ -333,8 +354,12 @@ def report(versions: list[dict], oddities: list[dict]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('old', type=Path, nargs='?', help='checkout of the earlier version')
-    parser.add_argument('--new', type=Path, default=ROOT, help='checkout to judge, this one if not given')
-    parser.add_argument('--quick', action='store_true', help='fewer cases and rounds, under a minute')
+    parser.add_argument(
+        '--new', type=Path, default=ROOT, help='checkout to judge, this one if not given'
+    )
+    parser.add_argument(
+        '--quick', action='store_true', help='fewer cases and rounds, under a minute'
+    )
     parser.add_argument('--rounds', type=int, help='5, or 3 if quick')
     parser.add_argument('--found', action='store_true', help='with the collector as found, too')
     parser.add_argument('--only', default='', help='only the cases with this in their name')
@@ -369,7 +394,7 @@ def main() -> int:
 
 
 def groups(wanted: list[Case]) -> Iterator[list[Case]]:
-    """Cases that must be measured together: those with their counterpart, and each of the others."""
+    """What is measured together: cases with their counterpart, and each of the others."""
     compared = {case.counterpart for case in wanted if case.counterpart}
     together = [case for case in wanted if case.counterpart or case.name in compared]
     for case in wanted:

@@ -2,11 +2,12 @@
 
     python bench/bench.py [--sizes 2000 20000 100000] [--rounds 5] [--stream 1000000] [--out FOLDER]
 
-CPU time of this process, as ratios to pickle 5 within one round, in which the ways take turns; shown
-are the median over the rounds, the least and the most. 'Collector as found' is Python's default with
-the source collection alive, and with the young collection that a way leaves behind on the clock.
-Every load is compared with what was given; what it lost is said. Writes bench.json and bench.svg.
+CPU time of this process, as ratios to pickle 5 within one round, in which the ways take turns;
+shown are the median over the rounds, the least and the most. 'Collector as found' is Python's
+default with the source collection alive, and with the young collection that a way leaves behind on
+the clock. Every load is compared with what was given; what it lost is said. Writes bench.json.
 """
+
 import argparse
 import sys
 from collections.abc import Iterator
@@ -49,7 +50,9 @@ def chosen(known: list, n: int, smallest: int, everything: bool) -> list:
     return [way for way in known if n <= smallest or not way.slow]
 
 
-def measure(n: int, boxes: int, rounds: int, smallest: int, missing: dict, everything: bool) -> dict:
+def measure(
+    n: int, boxes: int, rounds: int, smallest: int, missing: dict, everything: bool
+) -> dict:
     """The summary of one size."""
     import clock
     import data
@@ -105,11 +108,24 @@ def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('--sizes', type=int, nargs='+', default=[2_000, MAIN_SIZE, 100_000], help='records of 10 boxes')
+    add(
+        '--sizes',
+        type=int,
+        nargs='+',
+        default=[2_000, MAIN_SIZE, 100_000],
+        help='records of 10 boxes',
+    )
     add('--rounds', type=int, default=5)
     add('--large', type=int, default=100_000, help='boxes of the one large record; 0 leaves it out')
-    add('--odd', type=int, default=6_000, help='records of the collections with odd ones; 0 leaves it out')
-    add('--loop', type=int, default=3_000, help='records that are loaded in a loop; 0 leaves it out')
+    add(
+        '--odd',
+        type=int,
+        default=6_000,
+        help='records of the collections with odd ones; 0 leaves it out',
+    )
+    add(
+        '--loop', type=int, default=3_000, help='records that are loaded in a loop; 0 leaves it out'
+    )
     add('--stream', type=int, default=0, metavar='N', help='records to stream through a file')
     add('--all', action='store_true', help='every way at every size: this takes long')
     add('--out', type=Path, default=Path('out/bench'))
@@ -127,8 +143,13 @@ def main() -> int:
     for n, boxes in [(n, 10) for n in sizes] + ([(1, args.large)] if args.large else []):
         found = measure(n, boxes, args.rounds, sizes[0], missing, args.all)
         results[size_name(n, boxes)] = found
-        print(f'\n{n:,} records of {boxes:,} boxes: CPU µs and bytes a record, how many times less than')
-        print(f'pickle 5, and the least and most of that', *report.table(found), sep='\n', flush=True)
+        print(f'\n{n:,} records of {boxes:,} boxes: CPU µs and bytes a record, and how many times')
+        print(
+            'less than pickle 5 needs, with the least and the most',
+            *report.table(found),
+            sep='\n',
+            flush=True,
+        )
     main_size = MAIN_SIZE if MAIN_SIZE in sizes else sizes[-1]
     targets += report.time_targets(results[size_name(main_size, 10)], f'{main_size:,} × 10')
     if len(sizes) > 1:
@@ -138,14 +159,18 @@ def main() -> int:
     targets += report.odd_targets(odd)
     memory = memories(sizes[0])
     targets += report.memory_targets(memory)
-    print(f'\nTargets: found, wanted', *map(report.verdict, targets), sep='\n')
-    title = f'{main_size:,} records of 10 boxes'
-    report.figure(results[size_name(main_size, 10)], args.out/'bench.svg', title)
+    print('\nTargets: found, wanted', *map(report.verdict, targets), sep='\n')
     text = report.kept(
-        ROOT, results, targets, left_out=missing, odd=odd, memory=memory, growth=growth,
+        ROOT,
+        results,
+        targets,
+        left_out=missing,
+        odd=odd,
+        memory=memory,
+        growth=growth,
     )
-    (args.out/'bench.json').write_text(text, 'utf-8')
-    print(f'\n{args.out}/bench.json and bench.svg written')
+    (args.out / 'bench.json').write_text(text, 'utf-8')
+    print(f'\n{args.out}/bench.json written')
     losses = list(own_losses(results, ways.our_formats()))
     print(*(f'LOST by our own format {loss}' for loss in losses), sep='\n', end='')
     return int(bool(losses))

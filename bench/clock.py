@@ -1,11 +1,13 @@
 """Times of ways that take turns, and the memory of those that load.
 
-Why our own clockwork: pyperf (2.11) can be given any timer, so it could count the collector's bill,
-but it runs one benchmark after the other, each in processes of its own that would all build the data
-again; pytest-benchmark (5.3) switches the collector off or leaves it and counts nothing afterwards,
-and it, too, finishes one before it starts the next. On a shared machine a ratio of two benchmarks
-that ran minutes apart says little; so here the ways take turns, and each round gives its own ratio.
+Why our own clockwork: pyperf (2.11) can be given any timer, so it could count the collector's
+bill, but it runs one benchmark after the other, each in processes of its own that would all build
+the data again; pytest-benchmark (5.3) switches the collector off or leaves it and counts nothing
+afterwards, and it, too, finishes one before it starts the next. On a shared machine a ratio of two
+benchmarks that ran minutes apart says little. Here the ways take turns, and each round gives a
+ratio of its own.
 """
+
 import gc
 import resource
 import sys
@@ -14,6 +16,7 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,13 +37,14 @@ def timed(action: Callable, given, collector: str) -> tuple[float, object]:
     gc.collect()
     if collector == OFF:
         gc.disable()
-    start = time.process_time()
-    result = action(given)
-    if collector == FOUND:
-        gc.collect(0)
-    seconds = time.process_time() - start
-    gc.enable()
-    return seconds, result
+    try:
+        start = time.process_time()
+        result = action(given)
+        if collector == FOUND:
+            gc.collect(0)
+        return time.process_time() - start, result
+    finally:
+        gc.enable()
 
 
 @dataclass
@@ -67,8 +71,8 @@ class Samples:
 def turns(ways: list[Way], turn: int) -> list[Way]:
     """The ways in the order of one round: ours first, and who begins changes.
 
-    Ours come first because a pickler gives every object a `__dict__` for good, which makes it slower
-    to read for whoever comes next.
+    Ours come first because a pickler gives every object a `__dict__` for good, which makes it
+    slower to read for whoever comes next.
     """
     found = []
     for group in ([w for w in ways if w.ours], [w for w in ways if not w.ours]):
@@ -112,11 +116,11 @@ def odd_costs(kinds: dict, formats: tuple, rounds: int, say: Callable) -> dict:
             say(f'odd records: {format}')
             seconds = {}
             for kind, given in kinds.items():
-                seconds[kind, 'dumps'], _ = timed(lambda x: dumps(x, format), given, OFF)
+                seconds[kind, 'dumps'], _ = timed(partial(dumps, format=format), given, OFF)
                 seconds[kind, 'loads'], _ = timed(loads, stored[kind], OFF)
             for (kind, action), spent in seconds.items():
                 if kind != 'regular':
-                    ratio = spent/seconds['regular', action]
+                    ratio = spent / seconds['regular', action]
                     found.setdefault((kind, action, format), []).append(ratio)
     return found
 
@@ -138,17 +142,18 @@ def memory(way: Way, n: int, boxes: int) -> dict[str, float]:
     now, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     del again
-    return dict(peak=(peak - before)/(now - before), loaded=(now - before)/saved)
+    peak, loaded = (peak - before) / (now - before), (now - before) / saved
+    return dict(peak=round(peak, 3), loaded=round(loaded, 3))
 
 
 def resident_mb() -> float:
-    """Memory of this process now, or the most it has had, where the system does not tell the first."""
+    """MB of this process now; the most it has had, where the system tells only that."""
     try:
         pages = int(Path('/proc/self/statm').read_text().split()[1])
-        return pages*resource.getpagesize()/1e6
+        return pages * resource.getpagesize() / 1e6
     except OSError:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most/1e6 if sys.platform == 'darwin' else most/1e3
+        return most / 1e6 if sys.platform == 'darwin' else most / 1e3
 
 
 def in_process(function: Callable, *args):
@@ -165,22 +170,26 @@ def loop_growth(format: str, n: int, boxes: int, times: int) -> dict[str, float]
     """
     from redaction_serde import dumps, loads
 
-    stored = dumps(data.collection(data.made(n, boxes)), format)
+    given = data.collection(
+        data.made(n, boxes)
+    )  # stays, or the first load would move into its room
+    stored = dumps(given, format)
     gc.collect()
     start, sizes = resident_mb(), []
     for _ in range(times):
         again = loads(stored)
         sizes.append(resident_mb())
         del again
-    first = max(sizes[:times // 2])
-    return dict(one=sizes[0] - start, first=first - start, second=max(sizes) - first)
+    first, most = max(sizes[: times // 2]), max(sizes)
+    found = dict(one=sizes[0] - start, first=first - start, second=most - first)
+    return {name: round(grown, 1) for name, grown in found.items()}
 
 
 def stream_growth(n: int, boxes: int, folder: Path) -> float:
     """MB by which the process grows at most while that many records are written and read back."""
     from redaction_serde import iter_records, write_records
 
-    path = folder/'stream.jsonl'
+    path = folder / 'stream.jsonl'
     start = resident_mb()
     sizes = [start]
     write_records(path, data.recycled(n, boxes), progress=lambda _: sizes.append(resident_mb()))

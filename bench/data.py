@@ -1,7 +1,8 @@
-"""Collections to measure with: boxes in order and inside their image, areas right, image files that exist.
+"""Collections to measure with: corners in order, boxes inside their image, images that exist.
 
 Everything else that a way may do to a record, repair it or drop it, then has no reason to happen.
 """
+
 import copy
 import os
 import random
@@ -52,24 +53,24 @@ def template(*more: type) -> BaseRecord:
 
 def box(rng: random.Random) -> BBox:
     """A box with its corners in order, inside the image, and not empty."""
-    xmin, ymin = rng.random()*(WIDTH - 20), rng.random()*(HEIGHT - 20)
-    xmax = xmin + 1 + rng.random()*(WIDTH - 2 - xmin)
-    ymax = ymin + 1 + rng.random()*(HEIGHT - 2 - ymin)
+    xmin, ymin = rng.random() * (WIDTH - 20), rng.random() * (HEIGHT - 20)
+    xmax = xmin + 1 + rng.random() * (WIDTH - 2 - xmin)
+    ymax = ymin + 1 + rng.random() * (HEIGHT - 2 - ymin)
     return BBox(xmin, ymin, xmax, ymax)
 
 
 def fill(record: BaseRecord, i: int, boxes: int, rng: random.Random, maps: list, folder: Path):
     """Give a record its values, as a parser does."""
     record.set_record_id(i)
-    record.set_filepath(folder/image_name(i))
+    record.set_filepath(folder / image_name(i))
     record.set_img_size(ImgSize(WIDTH, HEIGHT))
     record.is_new = False
     detection = record.detection
     detection.set_class_map(maps[i % len(maps)])
     detection.add_labels_by_id([rng.randrange(1, len(CLASSES)) for _ in range(boxes)])
     detection.add_bboxes([box(rng) for _ in range(boxes)])
-    detection.add_areas([(b.xmax - b.xmin)*(b.ymax - b.ymin) for b in detection.bboxes])
-    detection.add_iscrowds([0]*boxes)
+    detection.add_areas([(b.xmax - b.xmin) * (b.ymax - b.ymin) for b in detection.bboxes])
+    detection.add_iscrowds([0] * boxes)
 
 
 def image_name(i: int) -> str:
@@ -84,9 +85,11 @@ def made(
     maps: int = 1,  # class maps that take turns
     folder: Path = IMAGE_FOLDER,  # where the images are
 ) -> Iterator[BaseRecord]:
-    """Regular records, one at a time: copies of a template that are filled, as a parser leaves them."""
+    """Regular records, one at a time: filled copies of a template, as a parser leaves them."""
     rng, empty = random.Random(seed), template()
-    class_maps = [ClassMap(CLASSES[:len(CLASSES) - k]+[f'last of map {k}']*k) for k in range(maps)]
+    class_maps = [
+        ClassMap(CLASSES[: len(CLASSES) - k] + [f'last of map {k}'] * k) for k in range(maps)
+    ]
     for i in range(n):
         record = copy.deepcopy(empty)
         fill(record, i, boxes, rng, class_maps, folder)
@@ -99,7 +102,7 @@ def recycled(n: int, boxes: int) -> Iterator[BaseRecord]:
     for i in range(n):
         record = records[i % len(records)]
         record.set_record_id(i)
-        record.set_filepath(IMAGE_FOLDER/image_name(i))
+        record.set_filepath(IMAGE_FOLDER / image_name(i))
         yield record
 
 
@@ -132,7 +135,7 @@ def made_odd(record: BaseRecord, kind: str) -> BaseRecord:
 
 
 def predictions(n: int, boxes: int, seed: int = 0) -> list:
-    """Predictions as icevision's models give them: NumPy scalars and scores, with the truth beside."""
+    """Predictions as icevision's models give them: NumPy numbers and scores, and the truth."""
     rng, empty, found = random.Random(seed), template(ScoresRecordComponent), []
     maps = [ClassMap(CLASSES)]
     for i, truth in enumerate(made(n, boxes, seed)):
@@ -159,13 +162,13 @@ def counts(found) -> tuple[int, int]:
 
 @contextmanager
 def image_folder(n: int) -> Iterator[Path]:
-    """A temporary folder in which the images of `n` records exist: one small file under many names."""
+    """A temporary folder with the images of `n` records: one small file under many names."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first = folder/image_name(0)
+        first = folder / image_name(0)
         PIL.Image.new('L', (WIDTH, HEIGHT)).save(first)
         for i in range(1, n):
-            link(first, folder/image_name(i))
+            link(first, folder / image_name(i))
         yield folder
 
 

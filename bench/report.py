@@ -1,4 +1,5 @@
-"""What the samples say: ratios with their spread, targets, a table, a figure, and JSON to keep."""
+"""What the samples say: ratios with their spread, targets, a table, and JSON to keep."""
+
 import datetime
 import json
 import os
@@ -14,16 +15,27 @@ from ways import BASE
 
 FOUND, OFF = 'as found', 'off'
 PACKAGES = (
-    'icevision', 'torch', 'msgspec', 'numpy', 'cloudpickle', 'dill', 'jsonpickle', 'srsly',
-    'pandas', 'pyarrow', 'datasets', 'pycocotools',
+    'icevision',
+    'torch',
+    'msgspec',
+    'numpy',
+    'cloudpickle',
+    'dill',
+    'jsonpickle',
+    'srsly',
+    'pandas',
+    'pyarrow',
+    'datasets',
+    'pycocotools',
 )
+UNIT = 'CPU µs and bytes a record; a ratio says how many times less than pickle 5 in one round'
 LEAST = {  # collector off: how many times less than pickle 5 a way must need
     ('json', 'dumps'): 2,
     ('msgpack', 'dumps'): 2,
     ('json', 'loads'): 1.5,
     ('msgpack', 'loads'): 2,
 }
-MOST_BYTES = {'json': 1.05, 'msgpack': .43}  # of pickle's
+MOST_BYTES = {'json': 1.05, 'msgpack': 0.43}  # of pickle's
 MOST_ODD = 1.4  # of what a regular collection costs
 MOST_PEAK = 1.25  # of what a load returns
 MOST_LOADED = 1  # of the memory of what was saved
@@ -54,7 +66,9 @@ def at_most(text: str, most: float, found: float) -> Target:
 
 def spread(ratios: list) -> dict[str, float]:
     """Median, least and most."""
-    return dict(ratio=round(median(ratios), 3), least=round(min(ratios), 3), most=round(max(ratios), 3))
+    return dict(
+        ratio=round(median(ratios), 3), least=round(min(ratios), 3), most=round(max(ratios), 3)
+    )
 
 
 def summary(samples: dict, records: int) -> dict[str, dict]:
@@ -65,14 +79,18 @@ def summary(samples: dict, records: int) -> dict[str, dict]:
     found, base = {}, samples[BASE]
     for name, one in samples.items():
         row = found[name] = dict(
-            gives=one.way.gives, not_kept=one.way.not_kept, lost=one.lost,
-            bytes=round(one.bytes/records, 1), bytes_ratio=round(one.bytes/base.bytes, 3),
+            gives=one.way.gives,
+            not_kept=one.way.not_kept,
+            lost=one.lost,
+            bytes=round(one.bytes / records, 1),
+            bytes_ratio=round(one.bytes / base.bytes, 3),
         )
         for (collector, action), seconds in one.seconds.items():
             pairs = zip(seconds, base.seconds[collector, action])
             row.setdefault(collector, {})[action] = dict(
-                us=round(median(seconds)/records*1e6, 2), rounds=len(seconds),
-                **spread([b/a for a, b in pairs]),
+                us=round(median(seconds) / records * 1e6, 2),
+                rounds=len(seconds),
+                **spread([b / a for a, b in pairs]),
             )
     return found
 
@@ -83,14 +101,16 @@ def time_targets(found: dict, size: str) -> Iterator[Target]:
         text = f'{way} {action}, times less than pickle 5, collector off, {size}'
         yield at_least(text, least, found[way][OFF][action]['ratio'])
     for way, most in MOST_BYTES.items():
-        yield at_most(f'{way} bytes over those of pickle 5, {size}', most, found[way]['bytes_ratio'])
+        yield at_most(
+            f'{way} bytes over those of pickle 5, {size}', most, found[way]['bytes_ratio']
+        )
 
 
 def growth_targets(few: dict, many: dict, sizes: str) -> Iterator[Target]:
     """Does a record take longer where there are more of them?"""
     for way in ('json', 'msgpack'):
         for action in ('dumps', 'loads'):
-            found = many[way][FOUND][action]['us']/few[way][FOUND][action]['us']
+            found = many[way][FOUND][action]['us'] / few[way][FOUND][action]['us']
             yield at_most(f'{way} {action}, time a record, {sizes}', MOST_GROWTH, found)
 
 
@@ -111,7 +131,7 @@ def memory_targets(memory: dict) -> Iterator[Target]:
 def loop_target(way: str, found: dict) -> Target:
     """Does a program level off that loads and drops again and again?"""
     text = f'{way}: growth in the second half of a loop of loads, in collections'
-    return at_most(text, MOST_LOOP, found['second']/max(found['one'], 1))
+    return at_most(text, MOST_LOOP, found['second'] / max(found['one'], 1))
 
 
 def stream_target(records: int, found: float) -> Target:
@@ -135,7 +155,7 @@ def table(found: dict) -> Iterator[str]:
     yield f'{"":18}{"gives":10}{heads}   bytes      ×'
     for name, row in found.items():
         cells = ''.join(cell(row[collector][action]) for action, collector in columns)
-        sizes = f'{row["bytes"]:8.0f} {1/row["bytes_ratio"]:6.2f}'
+        sizes = f'{row["bytes"]:8.0f} {1 / row["bytes_ratio"]:6.2f}'
         yield f'{name:18}{row["gives"]:10}{cells}{sizes}'
     for name, row in found.items():
         for text in row['lost']:
@@ -150,60 +170,16 @@ def verdict(target: Target) -> str:
     return f'{word:8} {target.found:9.2f}  {target.wanted:14} {target.target}'
 
 
-def figure(found: dict, path: Path, title: str):
-    """What each way costs as a multiple of pickle 5, with the spread: a panel for dumps, loads, bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    matplotlib.rcParams['svg.hashsalt'] = 'bench'
-    picture = Figure(figsize=(9, .3*len(found) + 1.4), layout='constrained')
-    FigureCanvasSVG(picture)
-    axes = picture.subplots(1, 3, sharey=True)
-    for ax, action in zip(axes, ('dumps', 'loads')):
-        for y, row in enumerate(found.values()):
-            dots(ax, y + .14, row[FOUND][action], '#0072B2')
-            dots(ax, y - .14, row[OFF][action], 'white')
-        ax.set_xlabel(f'{action}: time over that of pickle 5')
-    for y, row in enumerate(found.values()):
-        axes[2].plot(row['bytes_ratio'], y, 'o', color='#0072B2')
-    axes[2].set_xlabel('bytes over those of pickle 5')
-    for ax in axes:
-        prepare_axis(ax)
-    axes[0].set(yticks=range(len(found)), yticklabels=found)
-    axes[0].invert_yaxis()
-    picture.suptitle(f'{title}; filled: collector as found, hollow: collector off', fontsize=10)
-    picture.savefig(path, metadata={'Date': None})
-
-
-def dots(ax, y: float, measured: dict, colour: str):
-    """A point with a line from the least to the most."""
-    ax.plot([1/measured['most'], 1/measured['least']], [y, y], color='#0072B2', lw=1)
-    ax.plot(1/measured['ratio'], y, 'o', color='#0072B2', markerfacecolor=colour, markersize=5)
-
-
-def prepare_axis(ax):
-    """A logarithmic axis whose few labels cannot meet, with a line at 1."""
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    ax.set_xscale('log')
-    low, high = ax.get_xlim()
-    ticks = [t for t in (.02, .05, .1, .2, .5, 1, 2, 5, 10, 20, 50) if low <= t <= high]
-    step = -(-len(ticks) // 5)
-    ax.xaxis.set_major_locator(FixedLocator(ticks[ticks.index(1) % step::step]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter('{x:g}')
-    ax.axvline(1, color='#D55E00', lw=1, zorder=0)
-    ax.grid(axis='x', color='#dddddd', lw=.6)
-
-
 # What is kept.
 
 
 def machine() -> dict:
     """What it ran on."""
     return dict(
-        cpu=cpu(), cores=os.cpu_count(), system=platform.system(), machine=platform.machine(),
+        cpu=cpu(),
+        cores=os.cpu_count(),
+        system=platform.system(),
+        machine=platform.machine(),
     )
 
 
@@ -241,10 +217,15 @@ def kept(root: Path, results: dict, targets: list[Target], **more) -> str:
     """All of it as JSON."""
     verdicts = [asdict(target) for target in targets]
     whole = dict(
-        date=datetime.date.today().isoformat(), commit=commit(root), machine=machine(),
-        python=platform.python_version(), packages=packages(),
-        unit='CPU µs and bytes a record; a ratio is how many times less than pickle 5 in the same round',
-        results=results, **more, targets=verdicts,
+        date=datetime.date.today().isoformat(),
+        commit=commit(root),
+        machine=machine(),
+        python=platform.python_version(),
+        packages=packages(),
+        unit=UNIT,
+        results=results,
+        **more,
+        targets=verdicts,
         missed=[verdict for verdict in verdicts if not verdict['reached']],
     )
     return json.dumps(whole, indent=1, ensure_ascii=False)

@@ -1,8 +1,9 @@
-"""The ways to store a collection that are measured: ours, picklers at their best, what users would pick.
+"""The ways that are measured: ours, picklers at their best, and what users would pick.
 
 A way that gives something else than records says so, and what it does not keep. Nobody must install
 the packages of other ways: one that cannot be imported is left out, with the reason.
 """
+
 import contextlib
 import gc
 import io
@@ -18,6 +19,7 @@ from pathlib import Path
 
 BASE = 'pickle'  # what the others are compared with
 PAUSED = 'pickle, paused'
+MOST_COMPARED = 20_000  # boxes; an exact comparison of more would take long
 
 
 @dataclass
@@ -64,7 +66,7 @@ def load_peers() -> dict[str, str]:
 
 
 def all_ways(folder: Path, images: Path, missing: dict[str, str]) -> list[Way]:
-    """Every way whose packages are there. Files go to `folder`; `images` is where the images are."""
+    """Every way whose packages are there. Files go to `folder`; the images are in `images`."""
     found = [*ours(), *picklers(missing), article()]
     if 'pandas' not in missing:
         found.append(parquet())
@@ -117,8 +119,10 @@ def picklers(missing: dict[str, str]) -> Iterator[Way]:
 
         # byref, recurse and fmode change little here; its default protocol, 4, costs a twentieth
         yield Way(
-            'dill', lambda given: dill.dumps(given, 5, byref=True),
-            lambda data: dill.loads(data, ignore=True), slow=True,
+            'dill',
+            lambda given: dill.dumps(given, 5, byref=True),
+            lambda data: dill.loads(data, ignore=True),
+            slow=True,
         )
     if 'jsonpickle' not in missing:
         import jsonpickle
@@ -126,8 +130,10 @@ def picklers(missing: dict[str, str]) -> Iterator[Way]:
         # without keys=True, record ids that are numbers come back as text
         compact = dict(keys=True, separators=(',', ':'))
         yield Way(
-            'jsonpickle', lambda given: jsonpickle.encode(given, **compact),
-            lambda text: jsonpickle.decode(text, keys=True, on_missing='error'), slow=True,
+            'jsonpickle',
+            lambda given: jsonpickle.encode(given, **compact),
+            lambda text: jsonpickle.decode(text, keys=True, on_missing='error'),
+            slow=True,
         )
 
 
@@ -159,22 +165,37 @@ def parquet() -> Way:
             shared = record.record_id, str(record.filepath), record.width, record.height
             parts = zip(task.label_ids, task.labels, task.bboxes, task.areas, task.iscrowds)
             for label_id, label, box, area, crowd in parts:
-                for column, value in zip(columns, (*shared, label_id, label, *box.xyxy, area, crowd)):
+                for column, value in zip(
+                    columns, (*shared, label_id, label, *box.xyxy, area, crowd)
+                ):
                     column.append(value)
         file = io.BytesIO()
         pandas.DataFrame(dict(zip(TABLE, columns))).to_parquet(file)
         return file.getvalue()
 
     return Way(
-        'parquet, pandas', dump, lambda data: pandas.read_parquet(io.BytesIO(data)), 'a table',
+        'parquet, pandas',
+        dump,
+        lambda data: pandas.read_parquet(io.BytesIO(data)),
+        'a table',
         lambda table: (table['record_id'].nunique(), len(table)),
         'records without boxes, class maps, component classes, attributes such as is_new',
     )
 
 
 TABLE = (
-    'record_id', 'filepath', 'width', 'height', 'label_id', 'label',
-    'xmin', 'ymin', 'xmax', 'ymax', 'area', 'iscrowd',
+    'record_id',
+    'filepath',
+    'width',
+    'height',
+    'label_id',
+    'label',
+    'xmin',
+    'ymin',
+    'xmax',
+    'ymax',
+    'area',
+    'iscrowd',
 )
 
 
@@ -183,8 +204,15 @@ TABLE = (
 
 def hugging_face(folder: Path) -> Way:
     """A `Dataset` on disk, read as dicts: opening it alone would read nothing."""
-    from datasets import ClassLabel, Dataset, Features, List, Value, disable_progress_bars
-    from datasets import load_from_disk
+    from datasets import (
+        ClassLabel,
+        Dataset,
+        Features,
+        List,
+        Value,
+        disable_progress_bars,
+        load_from_disk,
+    )
 
     disable_progress_bars()
     names = count()
@@ -192,30 +220,42 @@ def hugging_face(folder: Path) -> Way:
     def dump(given) -> Path:
         classes = given[0].detection.class_map._id2class
         objects = dict(
-            bbox=List(List(Value('float64'))), category=List(ClassLabel(names=classes)),
-            area=List(Value('float64')), iscrowd=List(Value('int64')),
+            bbox=List(List(Value('float64'))),
+            category=List(ClassLabel(names=classes)),
+            area=List(Value('float64')),
+            iscrowd=List(Value('int64')),
         )
         features = Features(
-            image_id=Value('int64'), file_name=Value('string'), width=Value('int64'),
-            height=Value('int64'), objects=objects,
+            image_id=Value('int64'),
+            file_name=Value('string'),
+            width=Value('int64'),
+            height=Value('int64'),
+            objects=objects,
         )
         made = [
             dict(
-                image_id=record.record_id, file_name=str(record.filepath),
-                width=record.width, height=record.height,
+                image_id=record.record_id,
+                file_name=str(record.filepath),
+                width=record.width,
+                height=record.height,
                 objects=dict(
-                    bbox=[box.xyxy for box in task.bboxes], category=task.label_ids,
-                    area=task.areas, iscrowd=task.iscrowds,
+                    bbox=[box.xyxy for box in task.bboxes],
+                    category=task.label_ids,
+                    area=task.areas,
+                    iscrowd=task.iscrowds,
                 ),
             )
             for record, task in rows(given)
         ]
-        path = folder/f'dataset_{next(names)}'
+        path = folder / f'dataset_{next(names)}'
         Dataset.from_list(made, features).save_to_disk(path)
         return path
 
     return Way(
-        'datasets', dump, lambda path: load_from_disk(path).to_list(), 'dicts',
+        'datasets',
+        dump,
+        lambda path: load_from_disk(path).to_list(),
+        'dicts',
         lambda found: (len(found), sum(len(row['objects']['bbox']) for row in found)),
         "class maps' background and lock, component classes, attributes such as is_new",
     )
@@ -229,15 +269,27 @@ def coco_file(given, path: Path) -> Path:
     classes = given[0].detection.class_map._id2class
     images, annotations = [], []
     for record, task in rows(given):
-        images.append(dict(
-            id=record.record_id, file_name=record.filepath.name,
-            width=record.width, height=record.height,
-        ))
-        for label_id, box, area, crowd in zip(task.label_ids, task.bboxes, task.areas, task.iscrowds):
-            annotations.append(dict(
-                id=len(annotations) + 1, image_id=record.record_id, category_id=label_id,
-                bbox=box.xywh, area=area, iscrowd=crowd,
-            ))
+        images.append(
+            dict(
+                id=record.record_id,
+                file_name=record.filepath.name,
+                width=record.width,
+                height=record.height,
+            )
+        )
+        for label_id, box, area, crowd in zip(
+            task.label_ids, task.bboxes, task.areas, task.iscrowds
+        ):
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=record.record_id,
+                    category_id=label_id,
+                    bbox=box.xywh,
+                    area=area,
+                    iscrowd=crowd,
+                )
+            )
     categories = [dict(id=i, name=name) for i, name in enumerate(classes) if i]
     parts = dict(images=images, annotations=annotations, categories=categories)
     path.write_text(json.dumps(parts))
@@ -255,8 +307,11 @@ def coco_dicts(folder: Path) -> Way:
             return COCO(path)
 
     return Way(
-        'coco, pycocotools', lambda given: coco_file(given, folder/f'dicts_{next(names)}.json'),
-        load, 'dicts', lambda found: (len(found.imgs), len(found.anns)),
+        'coco, pycocotools',
+        lambda given: coco_file(given, folder / f'dicts_{next(names)}.json'),
+        load,
+        'dicts',
+        lambda found: (len(found.imgs), len(found.anns)),
         'corners as they are (x, y, width, height), component classes, attributes such as is_new',
     )
 
@@ -273,8 +328,11 @@ def coco_records(folder: Path, images: Path) -> Way:
         return parser.parse(SingleSplitSplitter(), autofix=False, show_pbar=False)[0]
 
     return Way(
-        'coco, icevision', lambda given: coco_file(given, folder/f'records_{next(names)}.json'),
-        load, not_kept='images without boxes, the lock of class maps', long=True,
+        'coco, icevision',
+        lambda given: coco_file(given, folder / f'records_{next(names)}.json'),
+        load,
+        not_kept='images without boxes, the lock of class maps',
+        long=True,
     )
 
 
@@ -307,7 +365,19 @@ def lost(way: Way, given, found, counts: Callable) -> list[str]:
             losses.append(f'{after:,} of {before:,} {what}')
     if way.gives == 'records' and not losses:
         losses += changed_values(given, found)
+        if not losses and expected[1] <= MOST_COMPARED:
+            losses += differences(given, found)
     return losses
+
+
+def differences(given, found) -> list[str]:
+    """What an exact comparison finds, in a line."""
+    from redaction_serde import compare
+
+    found = compare(given, found).differences
+    if not found:
+        return []
+    return [f'{len(found):,} things changed, first {found[0].path} ({found[0].kind})']
 
 
 VALUES = {  # of each record, cheap to compare
