@@ -6,7 +6,7 @@
 __all__ = ['UNSET_KEY', 'Look', 'read_aside', 'check_record', 'check_header', 'check_layout', 'check_positions', 'check_template',
            'broken_references', 'check']
 
-# %% ../nbs/build/21_checks.ipynb #9901b0fb
+# %% ../nbs/build/21_checks.ipynb #fa5edc1f
 from itertools import chain
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Union
@@ -28,7 +28,7 @@ from .values import INT_RANGE, LOOKING, Reading, check_path, from_value, show_pl
 from .wire.format import BAD_DATA, guarded
 from .wire.registry import decode_stream
 
-# %% ../nbs/build/21_checks.ipynb #f1a3cd9b
+# %% ../nbs/build/21_checks.ipynb #89d240bd
 class Look:
     "What checking a record depends on, and what it finds."
 
@@ -111,7 +111,7 @@ class Look:
         if k is not None and not 0 <= k < count:
             self.note(steps, f'keypoints {k} is not one of the {count} in the header')
 
-# %% ../nbs/build/21_checks.ipynb #2b7082a2
+# %% ../nbs/build/21_checks.ipynb #f14733a3
 UNSET_KEY = '$unset'
 
 
@@ -138,7 +138,7 @@ def read_aside(
             raise ValueError(message or f'a {component.name} component has no attributes beside its state')
         yield name, value
 
-
+# %% ../nbs/build/21_checks.ipynb #e574afec
 def _missing(component: Component, names: Any) -> Iterator[tuple]:
     "Attributes that a component lacks."
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -148,7 +148,7 @@ def _missing(component: Component, names: Any) -> Iterator[tuple]:
             raise ValueError(f'{name[:60]!r} is not an attribute of {component.name} that can be missing')
         yield name, UNSET
 
-# %% ../nbs/build/21_checks.ipynb #54909d28
+# %% ../nbs/build/21_checks.ipynb #4ea6b5d6
 def check_record(
     row: Any,  # struct of the record
     shape: RecordShape,  # of its layout
@@ -171,7 +171,7 @@ def check_record(
         names = RECORD_NAMES if row.is_new is UNSET else RECORD_NAMES | {'is_new'}
         _check_attrs(row.attrs, names, hidden_by_record(layout), 'record', look, place)
 
-
+# %% ../nbs/build/21_checks.ipynb #bbe34e32
 def _check_fields(data: Any, task: Any, spec: Any, look: Look) -> None:
     "The fields of all components of a task."
     places = iter(task.places)
@@ -179,7 +179,7 @@ def _check_fields(data: Any, task: Any, spec: Any, look: Look) -> None:
         for kind in component_named(name).kinds:
             kind.check([getattr(data, f'f{next(places)}') for _ in kind.fields], look)
 
-
+# %% ../nbs/build/21_checks.ipynb #713d56d9
 def _check_aside(data: Any, spec: Any, look: Look, place: Any) -> None:
     "What was put aside for the components of a task."
     for name, attrs in data.extras.items():
@@ -195,7 +195,7 @@ def _check_aside(data: Any, spec: Any, look: Look, place: Any) -> None:
         except BAD_DATA as e:
             look.problems.note(show_place(here), str(e))
 
-
+# %% ../nbs/build/21_checks.ipynb #eed2dfc6
 def _check_attrs(attrs: dict, own: frozenset, hidden: frozenset, owner: str, look: Look, place: Any) -> None:
     "Attributes that a user has hung on something."
     for name, data in attrs.items():
@@ -203,7 +203,7 @@ def _check_attrs(attrs: dict, own: frozenset, hidden: frozenset, owner: str, loo
             look.problems.note(show_place(((place, 'attrs'), name)), message)
         look.accepts(('attrs', name), from_value, data, ((place, 'attrs'), name), look.reading)
 
-# %% ../nbs/build/21_checks.ipynb #38f322df
+# %% ../nbs/build/21_checks.ipynb #8ce5ec9f
 def check_header(
     header: Header,
     problems: Problems,  # notes problems
@@ -217,7 +217,7 @@ def check_header(
     for k, layout in enumerate(header.layouts):
         check_layout(layout, k)
 
-
+# %% ../nbs/build/21_checks.ipynb #3eab9737
 def _accepts_at(look: Look, steps: tuple, function: Callable, data: Any) -> None:
     "Note what a function raises, with places below this one."
     path = show_place(look._below(steps))
@@ -228,7 +228,7 @@ def _accepts_at(look: Look, steps: tuple, function: Callable, data: Any) -> None
     except BAD_DATA as e:
         look.problems.note(path, f'{type(e).__name__}: {e}')
 
-
+# %% ../nbs/build/21_checks.ipynb #4013b170
 def check_layout(
     layout: Any,
     k: int,  # its position in the header
@@ -241,7 +241,7 @@ def check_layout(
                 message = f'unknown component {name[:100]!r}; if it is your own, call register_component first'
                 raise UnknownComponentError(message, f'$.layouts[{k}].tasks[{i}]')
 
-
+# %% ../nbs/build/21_checks.ipynb #ff68aeb5
 def check_positions(
     header: Header,
     n: int,  # records in the document
@@ -262,7 +262,7 @@ def check_positions(
     for j, (key, _) in enumerate(keys):
         look.hashable(key, ('index', 'keys', j))
 
-
+# %% ../nbs/build/21_checks.ipynb #cfb5c821
 def check_template(
     header: Header,
     problems: Problems,  # notes problems
@@ -283,7 +283,7 @@ def check_template(
     check_record(row, shape, Look(header, problems, root), '$.template')
     return row
 
-# %% ../nbs/build/21_checks.ipynb #e00ffa37
+# %% ../nbs/build/21_checks.ipynb #da482a76
 def broken_references(
     document: Document,
     limits: Limits = Limits(),  # how many problems to look for
@@ -301,7 +301,7 @@ def broken_references(
     check_template(document.header, problems)
     return problems
 
-# %% ../nbs/build/21_checks.ipynb #f422ac4a
+# %% ../nbs/build/21_checks.ipynb #1c4c10ca
 @guarded
 def check(
     path: Any,  # a file in any format

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['dumps', 'loads', 'save', 'load', 'from_document', 'write_records', 'iter_records', 'load_record']
 
-# %% ../../nbs/build/01_save_and_load.ipynb #6a8cfcb1
+# %% ../../nbs/build/01_save_and_load.ipynb #df0324d1
 import gzip
 from contextlib import contextmanager
 from itertools import chain
@@ -26,10 +26,10 @@ from redaction_serde.wire.registry import (
     FORMATS, decode_one, decode_stream, encode_stream, format_of, is_zipped, wire_named,
 )
 
-# %% ../../nbs/build/01_save_and_load.ipynb #3f81fb2d
+# %% ../../nbs/build/01_save_and_load.ipynb #63d87a20
 from icevision.core import BaseRecord
 
-# %% ../../nbs/build/01_save_and_load.ipynb #41228925
+# %% ../../nbs/build/01_save_and_load.ipynb #a4aca997
 def dumps(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     format: str = 'json',  # one of `FORMATS`
@@ -42,7 +42,7 @@ def dumps(
     with gc_paused():
         return encode_stream(stream_of(collection, root, images, limits), format)
 
-
+# %% ../../nbs/build/01_save_and_load.ipynb #4c788357
 @guarded
 def loads(
     data: Union[bytes, str],  # what `dumps` gave, or the article's bare JSON list
@@ -56,7 +56,7 @@ def loads(
     "The collection in some bytes. Raises `DecodeError` (a `ValueError`) with every problem; runs no code from the data."
     return build_collection(decode_stream(data, limits, verify, recover), root, keypoints, images_dir, limits)
 
-# %% ../../nbs/build/01_save_and_load.ipynb #049fce93
+# %% ../../nbs/build/01_save_and_load.ipynb #ff1ee00f
 def save(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     path: PathLike,  # file to write; its suffix says the format
@@ -67,7 +67,7 @@ def save(
     "Write a collection to a file, as a whole or not at all. Raises `EncodeError` or OSError; an old file then stays as it was."
     write_file(path, dumps(collection, format_of(path), root, images, limits))
 
-
+# %% ../../nbs/build/01_save_and_load.ipynb #d8d46c2b
 @guarded
 def load(
     path: PathLike,  # file to read
@@ -81,7 +81,7 @@ def load(
     "Read a collection from a file. Raises `DecodeError` with every problem, or OSError."
     return loads(read_file(path, limits), root, keypoints, images_dir, limits, verify, recover)
 
-# %% ../../nbs/build/01_save_and_load.ipynb #6f432654
+# %% ../../nbs/build/01_save_and_load.ipynb #e7b8fe47
 @guarded
 def from_document(
     document: Document,
@@ -105,7 +105,7 @@ def _copied(document: Document) -> Stream:
 
     return Stream(header, blocks())
 
-# %% ../../nbs/build/01_save_and_load.ipynb #965020a2
+# %% ../../nbs/build/01_save_and_load.ipynb #6b6a52d4
 @contextmanager
 def _maybe_zipped(file: BinaryIO, path: PathLike) -> Iterator[BinaryIO]:
     "A file to write to, zipped if its name says so."
@@ -115,7 +115,7 @@ def _maybe_zipped(file: BinaryIO, path: PathLike) -> Iterator[BinaryIO]:
     with gzip.GzipFile('', 'wb', 6, file, mtime=0) as zipped:
         yield zipped
 
-
+# %% ../../nbs/build/01_save_and_load.ipynb #19ab3be1
 def write_records(
     path: PathLike,  # a `.jsonl` or `.jsonl.gz` file to write
     records: Iterable,  # icevision records
@@ -145,7 +145,7 @@ def write_records(
         progress(writer.count)
     return writer.count
 
-# %% ../../nbs/build/01_save_and_load.ipynb #c0d40ec5
+# %% ../../nbs/build/01_save_and_load.ipynb #3404c6a1
 def iter_records(
     path: PathLike,  # file to read; only JSON Lines are read without holding the whole file
     root: Optional[PathLike] = None,  # folder that stored paths come back under
@@ -185,7 +185,7 @@ def _iter_records(path, root, keypoints, images_dir, limits, verify, recover) ->
 
 _NOT_PREDICTIONS = 'this file holds predictions, each of them two records; load it with redaction_serde.load'
 
-
+# %% ../../nbs/build/01_save_and_load.ipynb #a742cec0
 @guarded
 def load_record(
     path: PathLike,  # file to read

@@ -6,7 +6,7 @@
 __all__ = ['NOT_WHOLE', 'BAD_DATA', 'VERSION_TEXT', 'Wire', 'guarded', 'find_unholdable', 'unholdable', 'check_version',
            'bad_checksum', 'check_size', 'explain', 'explained', 'header_of']
 
-# %% ../../nbs/build/14_wire_format.ipynb #78da54ab
+# %% ../../nbs/build/14_wire_format.ipynb #4aa72314
 import re
 from functools import wraps
 from typing import Any, Callable, Optional
@@ -18,7 +18,7 @@ from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_prob
 from ..errors import DecodeError, Limits, Problem, Problems, SerdeError, VersionError, over_limit, printable
 from ..values import INT_RANGE
 
-# %% ../../nbs/build/14_wire_format.ipynb #eba1003b
+# %% ../../nbs/build/14_wire_format.ipynb #fc611523
 NOT_WHOLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # msgspec, for bytes that it cannot parse
 
 
@@ -45,7 +45,7 @@ class Wire:
         "Header and block of the record at a position, if the format finds it without the others; else None."
         return None
 
-# %% ../../nbs/build/14_wire_format.ipynb #4b4e6164
+# %% ../../nbs/build/14_wire_format.ipynb #2b2a91d7
 BAD_DATA = (SerdeError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
@@ -66,7 +66,7 @@ def guarded(
 
     return read
 
-# %% ../../nbs/build/14_wire_format.ipynb #f2c0c579
+# %% ../../nbs/build/14_wire_format.ipynb #581b6594
 _INFINITE = (float('inf'), float('-inf'))
 
 
@@ -87,7 +87,7 @@ def _is_unicode(text: str) -> bool:
         return False
     return True
 
-
+# %% ../../nbs/build/14_wire_format.ipynb #2d364981
 def find_unholdable(
     data: Any,  # a struct or plain data
     path: str,  # its place
@@ -110,7 +110,7 @@ def find_unholdable(
     elif message := _why_not(data, nan):
         problems.note(path, message)
 
-
+# %% ../../nbs/build/14_wire_format.ipynb #02515c08
 def unholdable(
     data: Any,  # a struct or plain data
     path: str = '$',  # its place
@@ -121,7 +121,7 @@ def unholdable(
     find_unholdable(data, path, problems, nan)
     return problems
 
-# %% ../../nbs/build/14_wire_format.ipynb #2791fbe1
+# %% ../../nbs/build/14_wire_format.ipynb #6ea8da28
 VERSION_TEXT = '%d.%d' % VERSION
 
 
@@ -138,7 +138,7 @@ def check_version(
         raise VersionError(message, '$.version')
     return found
 
-
+# %% ../../nbs/build/14_wire_format.ipynb #69322a9d
 def bad_checksum(
     expected: object,  # what the document says
     found: object,  # what its bytes give
@@ -148,7 +148,7 @@ def bad_checksum(
     "The error for a document that is not what it was when it was written."
     return DecodeError(f'the content does not match its checksum (expected {expected}, found {found}): {edited}', path)
 
-
+# %% ../../nbs/build/14_wire_format.ipynb #811c18e5
 def check_size(
     data: bytes,  # a whole document
     limits: Limits,  # what to accept
@@ -157,7 +157,7 @@ def check_size(
     if len(data) > limits.bytes:
         raise over_limit(limits, 'bytes', len(data))
 
-# %% ../../nbs/build/14_wire_format.ipynb #aceeca22
+# %% ../../nbs/build/14_wire_format.ipynb #d55316a0
 def explain(
     data: bytes,  # one value, as text or as MessagePack
     type_: Any,  # what it should be
@@ -180,7 +180,7 @@ def _said(error: Exception) -> str:
     "What an error says, in our words where its own say nothing to a reader."
     return 'nested too deep' if isinstance(error, RecursionError) else str(error)
 
-
+# %% ../../nbs/build/14_wire_format.ipynb #aa4c84ed
 def explained(
     data: bytes,
     type_: Any,
@@ -196,7 +196,7 @@ def explained(
     newer = f'the document is of version {version[0]}.{version[1]}, this library writes {VERSION_TEXT}: update redaction_serde'
     return VersionError([Problem(p.path, f'{p.message} ({newer})') for p in problems])
 
-# %% ../../nbs/build/14_wire_format.ipynb #1efdeef0
+# %% ../../nbs/build/14_wire_format.ipynb #5a0fca34
 def header_of(
     data: bytes,  # of a header
     limits: Limits,  # what to accept

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['json_value', 'json_lines', 'header_fields', 'check_mark', 'header_in', 'RowReader', 'read_rows', 'charged', 'Json']
 
-# %% ../../nbs/build/15_json_rows.ipynb #88a6a21f
+# %% ../../nbs/build/15_json_rows.ipynb #c0c2d269
 import json
 import re
 import zlib
@@ -23,7 +23,7 @@ from redaction_serde.wire.format import (
     NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_size, check_version, explain, explained, find_unholdable, header_of, unholdable,
 )
 
-# %% ../../nbs/build/15_json_rows.ipynb #5e2f6eff
+# %% ../../nbs/build/15_json_rows.ipynb #fc49e2cf
 _encoder = msgspec.json.Encoder()
 _PREFIX = f'{{"format":"{FORMAT}","version":"{VERSION_TEXT}","crc32":"'.encode()
 _RECORDS, _END = b'"records":[\n', b']}\n'
@@ -46,7 +46,7 @@ def json_value(
             raise EncodeError(f'cannot write this as JSON: {error}', path)
     return text
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #b72a33ed
 def json_lines(
     rows: list,  # structs of records
     start: int,  # position of the first
@@ -69,7 +69,7 @@ def json_lines(
         stream.problems.note(f'$.records[{start}]', f'cannot write these records as JSON: {error}')
     return lines
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #e6d66caf
 def header_fields(
     header: Header,
 ) -> list:  # pairs of name and JSON
@@ -79,7 +79,7 @@ def header_fields(
     fields = msgspec.to_builtins(header, builtin_types=(bytes,))
     return [(name, _encoder.encode(value)) for name, value in fields.items()]
 
-# %% ../../nbs/build/15_json_rows.ipynb #30f87e9d
+# %% ../../nbs/build/15_json_rows.ipynb #630d1f31
 class _Mark(Struct):
     "The two fields that say what a JSON object is; all others are skipped."
 
@@ -100,7 +100,7 @@ def check_mark(
         raise DecodeError(f'not a {FORMAT} document: expected "format": "{FORMAT}", found {printable(repr(mark.format), 60)}{coco}')
     return check_version(mark.version)
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #f5166c40
 class _Envelope(Header, kw_only=True, forbid_unknown_fields=True):
     "A whole JSON document, its records not yet parsed."
 
@@ -125,13 +125,13 @@ def header_in(
 
 _START = re.compile(rb'\{"format":"%s","version":"[0-9]{1,4}\.[0-9]{1,4}","crc32":"[0-9a-f]{8}",\n' % FORMAT.encode())
 
-# %% ../../nbs/build/15_json_rows.ipynb #a02ed6ce
+# %% ../../nbs/build/15_json_rows.ipynb #b043eabc
 class _LayoutOf(Struct):
     "Only the layout of a record; all else is skipped."
 
     layout: int = 0
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #7d408b11
 class RowReader:
     "Turns the text of records into structs of the type that their layout prescribes."
 
@@ -209,7 +209,7 @@ class RowReader:
             return
         explain(bytes(line), struct, error, path, problems)
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #33ed057b
 def _long_numbers(data: Any, path: str = '$') -> str:
     "The place of a whole number beyond 64 bits, or nothing."
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
@@ -221,7 +221,7 @@ def _long_numbers(data: Any, path: str = '$') -> str:
             return found
     return ''
 
-# %% ../../nbs/build/15_json_rows.ipynb #6ebda291
+# %% ../../nbs/build/15_json_rows.ipynb #c14c7194
 def read_rows(
     lines: Iterator,  # JSON of one record each
     header: Header,
@@ -249,7 +249,7 @@ def read_rows(
     if problems:
         raise DecodeError(problems)
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #184eaca0
 def charged(
     blocks: Iterable,
     budget: Budget,  # for the objects that the records become
@@ -270,7 +270,7 @@ def _note_all(row: RowReader, batch: list, start: int, problems: Problems) -> No
         if problems.full:
             return
 
-# %% ../../nbs/build/15_json_rows.ipynb #e7ce410a
+# %% ../../nbs/build/15_json_rows.ipynb #a8e6c222
 class Json(Wire):
     "JSON with a record to a line."
 
@@ -337,7 +337,7 @@ class Json(Wire):
         header, lines = found
         return header, next(read_rows(islice(lines, i, i + 1), header, limits, i), None)
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #fc2bedcc
 def _check_keys(data: bytes) -> None:
     "Raises `DecodeError` for an object in which a key stands twice: readers do not agree on what that means."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MessagePack']
 
-# %% ../../nbs/build/18_msgpack.ipynb #2fb798fc
+# %% ../../nbs/build/18_msgpack.ipynb #8d8305bb
 import zlib
 from functools import partial
 
@@ -17,7 +17,7 @@ from ..errors import Budget, DecodeError
 from .columns import PackedBlock, encode_blocks, encode_header, read_blocks
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_size, check_version, find_unholdable, header_of
 
-# %% ../../nbs/build/18_msgpack.ipynb #25c1cf3b
+# %% ../../nbs/build/18_msgpack.ipynb #0ba788b4
 _PREFIX = b'\x95' + msgspec.msgpack.encode(FORMAT)  # an array of five: format, version, header, blocks, checksum
 _CRC = 5  # bytes of the checksum at the end: a whole number of 32 bits
 
