@@ -279,7 +279,7 @@ def check_template(
     find_problems(template, shape.wide_struct, '$.template', problems)
     if len(problems) > before:
         return None
-    row = msgspec.convert(template, shape.wide_struct)
+    row: Any = msgspec.convert(template, shape.wide_struct)
     check_record(row, shape, Look(header, problems, root), '$.template')
     return row
 

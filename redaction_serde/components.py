@@ -170,6 +170,7 @@ def why_not_attribute(
             f"the attribute {name!r} hides that of a component; to change the component's, change it in place "
             f'(…{name}[:] = …) or call its set_{name}, and delete the attribute'
         )
+    return None
 
 # %% ../nbs/build/11_components.ipynb #63bb115a
 def hidden_by_task(

@@ -276,7 +276,7 @@ class Block:
         self._rows = rows
 
     def __len__(self) -> int:
-        return len(self._columns[-1]) if self._rows is None else len(self._rows)
+        return len(self.columns[-1]) if self._rows is None else len(self._rows)
 
     @property
     def rows(self) -> list:

@@ -533,7 +533,7 @@ MAX_SIDE = 1 << 16  # pixels
 
 
 def _why_not_picture(x: Any) -> Optional[str]:
-    "What of a picture would be lost."
+    "What of a picture would be lost; None if nothing would."
     if dotted(type(x)) != 'PIL.Image.Image':
         return f'cannot store a {type(x).__name__} as one; give a plain picture: image.copy()'
     if x.info:
@@ -544,6 +544,7 @@ def _why_not_picture(x: Any) -> Optional[str]:
         return f"cannot store a palette of {x.palette.mode}; give image.convert('RGBA')"
     if max(x.size) >= MAX_SIDE or min(x.size) < 1:
         return f'cannot store a picture of {x.size[0]} × {x.size[1]} pixels; expected sides of 1 to {MAX_SIDE - 1}'
+    return None
 
 # %% ../nbs/build/03_values.ipynb #9d1e398a
 class _PictureTag(Tag):

@@ -68,7 +68,8 @@ def migrate_v0(
     common = TaskSpec('common', 0.3, ('RecordID', 'Filepath', 'Size'))
     layout = Layout((common, TaskSpec('detection', 0.5, tuple(_COMPONENTS[k] for k in keys))))
     struct = record_shape(layout).wide_struct
-    class_maps, records, problems = _ClassMaps(), [], Problems(limits.problems)
+    class_maps, problems = _ClassMaps(), Problems(limits.problems)
+    records: list = []
     for i, item in enumerate(items):
         if not _is_item(item):
             problems.note(f'$[{i}]', 'expected an object with "common" and "detection", as the article wrote it')
@@ -83,7 +84,7 @@ def migrate_v0(
         find_problems(msgspec.to_builtins(data), ClassMapData, f'$.classes[{i}]', problems)
     if problems:
         raise DecodeError(problems)
-    empty = dict({k: [] for k in keys}, class_map=0 if class_maps.found else None)
+    empty: dict = {**{k: [] for k in keys}, 'class_map': 0 if class_maps.found else None}
     template = dict(common=dict(record_id=None), detection=empty)
     return Document(Header(class_maps=class_maps.found, layouts=[layout], template=template), records)
 

@@ -24,9 +24,9 @@ class KeypointsSpec(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 _SPEC_ATTRIBUTES = {'labels', 'connections'}
 
-# %% ../../nbs/build/10_keypoints.ipynb #bc6b6db4
+# %% ../../nbs/build/10_keypoints.ipynb #b9991534
 def pack_metadata(
-    cls: type,  # a `KeypointsMetadata` class
+    cls: Any,  # a `KeypointsMetadata` class
     place: Any,  # where it is
     packing: Packing,  # notes problems
 ) -> KeypointsSpec:

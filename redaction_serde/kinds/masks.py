@@ -6,7 +6,7 @@
 __all__ = ['Mask', 'PolygonMask', 'RLEMask', 'EncodedMask', 'ArrayMask', 'FileMask', 'VocFileMask', 'SemanticFileMask', 'Masks']
 
 # %% ../../nbs/build/09_masks.ipynb #f5dcb660
-from typing import Any, ClassVar, Optional, Union
+from typing import Any, ClassVar, Optional, Union, get_args
 
 from msgspec import Struct
 
@@ -129,7 +129,7 @@ class SemanticFileMask(_Mask, tag='semantic_file'):
 
 
 Mask = Union[PolygonMask, RLEMask, EncodedMask, ArrayMask, FileMask, VocFileMask, SemanticFileMask]
-_TYPES = {t.cls: t for t in Mask.__args__}
+_TYPES = {t.cls: t for t in get_args(Mask)}
 
 # %% ../../nbs/build/09_masks.ipynb #688c6409
 _NO_MASKS: list = []  # one list under both names, as in a fresh component

@@ -20,8 +20,8 @@ class NumberList(Kind):
         self.types = types
         self.attributes = {attribute: []}
         self.odd = {attribute: ('list', 'tuple', 'none', 'ndarray', 'tensor')}
-        item = Number if types is NUMBERS else Union[Whole, bool]
-        self.fields = (Field(attribute, list[item], about=about),)
+        lists: Any = list[Number] if types is NUMBERS else list[Union[Whole, bool]]
+        self.fields = (Field(attribute, lists, about=about),)
 
     def row(self, c: Any, pack: Any) -> tuple:
         value = getattr(c, self.attribute)

@@ -168,8 +168,8 @@ class _Plan:
             None,
         )
 
-# %% ../../nbs/build/24_building.ipynb #82056192
-def _new(cls: type, n: int) -> list:
+# %% ../../nbs/build/24_building.ipynb #eee19674
+def _new(cls: Any, n: int) -> list:
     "Objects of a class, without a call of its constructor."
     new = cls.__new__
     return [new(cls) for _ in range(n)]

@@ -167,9 +167,10 @@ class Pack:
             place = (place, step)
         return place
 
-    def note(self, steps: Any, message: str) -> None:
-        "Note that something cannot be stored."
+    def note(self, steps: Any, message: str) -> Any:
+        "Note that something cannot be stored. None stands in its place."
         self.problems.note(show_place(self.below(steps)), message)
+        return None
 
     def value(self, x: Any, steps: Any) -> Any:
         "Plain data for any value; a problem is noted if there is none."
@@ -315,8 +316,9 @@ class _Planner:
         except (AttributeError, LookupError):
             return self._refuse(place, 'expected a BaseRecord with tasks and components')
 
-    def _refuse(self, place: Any, message: str) -> None:
+    def _refuse(self, place: Any, message: str) -> Optional[_Group]:
         self.pack.problems.note(show_place(place), message)
+        return None
 
     def _unusual(self, record: Any, place: Any, unknown: int) -> Optional[_Group]:
         "The group of a record some of whose components are there twice, if one of each can be left out."
@@ -330,7 +332,7 @@ class _Planner:
             left_out += len(composite.components) - len(kept[name])
         if sum(map(len, kept.values())) + left_out != len(record.components):
             return self._refuse(place, 'record.components and its tasks do not hold the same components; use record.add_component')
-        found = [(name, self._task(name, [components], place)) for name, components in kept.items()]
+        found: list = [(name, self._task(name, [components], place)) for name, components in kept.items()]
         if any(task is None for _, task in found):
             return None
         found.sort(key=lambda pair: (pair[1][0].spec.order, pair[0]))
@@ -359,7 +361,7 @@ def _without_twins(components: list, pack: Pack, place: Any) -> list:
         if len(twins) == 1:
             kept += twins
             continue
-        component = component_of(cls)
+        component: Any = component_of(cls)
         fresh = _content(component, SimpleNamespace(**component.initial), pack)
         said = {_content(component, c, pack): c for c in twins}
         if len(said) > 1:
@@ -811,7 +813,8 @@ def _index(listed: list, unique: list, mapping: dict, pack: Pack) -> Index:
 # %% ../../nbs/build/23_packing.ipynb #573945ec
 def _prediction_blocks(predictions: list, packer: Packer) -> Iterator[Block]:
     "The blocks of predictions and their ground truths."
-    records, pairs = [], []
+    records: list = []
+    pairs: list = []
     for i, prediction in enumerate(predictions):
         if vars(prediction).keys() != {'pred', 'ground_truth'}:
             packer.pack.problems.note(f'$.pairs[{i}]', 'the prediction has attributes of its own; keep them on its records')

@@ -23,8 +23,8 @@ from ..values import INT_RANGE, with_bytes
 
 # %% ../../nbs/build/17_columns.ipynb #e14a2dbc
 SIZES = {'b': 1, 'h': 2, 'i': 4, 'q': 8, 'd': 8}  # codes and bytes
-_BOXES = list[widened(XYXY)]
-_NUMBERS = list[widened(Number)]
+_BOXES: Any = widened(list[XYXY])
+_NUMBERS: Any = widened(list[Number])
 _LISTS = (_NUMBERS, list[int], list[Union[int, bool]])
 
 # %% ../../nbs/build/17_columns.ipynb #e45f2da2
@@ -261,7 +261,8 @@ def _pack_block(block: Block, trusted: bool) -> PackedBlock:
 
 def _checked(block: Block) -> Block:
     "A block of a document that came from anywhere: bytes as bytes, in structs of its own."
-    rows = msgspec.convert(plain(block.rows), list[block.shape.wide_struct])
+    struct_: Any = block.shape.wide_struct
+    rows = msgspec.convert(plain(block.rows), list[struct_])
     return Block(block.shape, rows=[with_bytes(row) for row in rows])
 
 # %% ../../nbs/build/17_columns.ipynb #db1c4bf4

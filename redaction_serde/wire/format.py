@@ -78,6 +78,7 @@ def _why_not(x: Any, nan: bool) -> Optional[str]:
         return 'the integer does not fit in 64 bits; store it as text'
     if isinstance(x, str) and not _is_unicode(x):
         return f'{printable(ascii(x), 200)} holds a lone surrogate, which is not Unicode text; no format here can hold it, rename it'
+    return None
 
 
 def _is_unicode(text: str) -> bool:

@@ -53,7 +53,8 @@ def json_lines(
     stream: Stream,  # notes problems
 ) -> bytes:  # with a line break after each
     "Records as JSON, a line each."
-    error, suspects = None, ()
+    error: Optional[Exception] = None
+    suspects: Iterable = ()
     try:
         if not stream.trusted:
             msgspec.msgpack.encode(rows)  # which knows 64 bits, and no more
@@ -232,12 +233,13 @@ def read_rows(
 ) -> Iterator[Block]:
     "Blocks of records; all problems of the document in one error at its end."
     budget = budget or Budget()
-    row, count, problems = RowReader(header, tags), first, Problems(limits.problems)
+    row, problems = RowReader(header, tags), Problems(limits.problems)
+    count = first
     while batch := list(islice(lines, BATCH)):
         start, count = count, count + len(batch)
         if count > limits.records:
             raise over_limit(limits, 'records', 'more', '$.records')
-        rows = []
+        rows: list = []
         try:
             rows = row.many(batch)
         except (*NOT_WHOLE, ValueError):
