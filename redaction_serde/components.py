@@ -167,8 +167,8 @@ def why_not_attribute(
         return f'the attribute {name!r} is not one that may be set on a {owner}; rename it'
     if name in hidden:
         return (
-            f"the attribute {name!r} hides that of a component; to change the component's, change it in place "
-            f'(…{name}[:] = …) or call its set_{name}, and delete the attribute'
+            f'the attribute {name!r} hides one of a component or task, which still holds what it held; '
+            f'delete it with delattr(…, {name!r}), and change the other in place'
         )
     return None
 
@@ -198,7 +198,7 @@ def hidden_by_component(
 
 # %% ../nbs/build/11_components.ipynb #3818d334
 def field_table() -> list:
-    "Component, field, type and meaning of every field, in order."
+    "Component, field, meaning and default of every field, in order."
     return [
         (component.name, field.name, field.about, 'required' if field.default is ... else repr(field.default))
         for component in COMPONENTS.values()

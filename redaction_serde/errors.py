@@ -124,6 +124,8 @@ def over_limit(
     "The error for something that is larger than the caller allows."
     allowed = getattr(limits, name)
     unit = 'bytes' if name == 'line' else name
+    if found == 'more':
+        return LimitError(f'more than the limit of {allowed} {unit}; raise Limits({name}=…)', path)
     return LimitError(f'{found} {unit} are over the limit of {allowed}; raise Limits({name}=…)', path)
 
 # %% ../nbs/build/02_errors.ipynb #3f75fe4a

@@ -8,6 +8,8 @@ __all__ = ['PathLike', 'opened', 'read_bounded', 'read_file', 'replacing', 'writ
 # %% ../nbs/build/13_files.ipynb #86a39c15
 import errno
 import os
+import platform
+import re
 import stat
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,12 +44,16 @@ def read_bounded(
     file: BinaryIO,  # open for reading
     limits: Limits = Limits(),  # what to accept
     path: PathLike = '$',  # what to call it in errors
+    likely: int = 0,  # bytes that there probably are
 ) -> bytes:
     "All bytes of a file. Raises `LimitError` before more than `limits.bytes` are held."
-    data = file.read(limits.bytes + 1)
-    if len(data) > limits.bytes:
+    parts, left = [], limits.bytes + 1
+    while left > 0 and (part := file.read(min(left, max(likely, 1 << 20)))):  # a read of n bytes allocates n at once
+        parts.append(part)
+        left -= len(part)
+    if left <= 0:
         raise over_limit(limits, 'bytes', 'more', str(path))
-    return data
+    return b''.join(parts)
 
 # %% ../nbs/build/13_files.ipynb #58258cac
 def read_file(
@@ -59,10 +65,11 @@ def read_file(
         size = os.fstat(file.fileno()).st_size
         if size > limits.bytes:
             raise over_limit(limits, 'bytes', size, str(path))
-        return read_bounded(file, limits, path)
+        return read_bounded(file, limits, path, size)
 
-# %% ../nbs/build/13_files.ipynb #2984b4d9
+# %% ../nbs/build/13_files.ipynb #f99f6d0c
 _PART = '.part'
+_HOST = re.sub(r'[^A-Za-z0-9]', '-', platform.node())[:32]  # another machine's processes cannot be seen from here
 
 
 def _target(path: PathLike) -> Path:
@@ -90,8 +97,9 @@ def _remove_leftovers(target: Path) -> None:
     for name in os.listdir(target.parent):
         if not (name.startswith(prefix) and name.endswith(_PART)):
             continue
-        pid = name[len(prefix) : -len(_PART)].partition('-')[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        host, _, rest = name[len(prefix) : -len(_PART)].rpartition('.')
+        pid = rest.partition('-')[0]
+        if host == _HOST and pid.isdigit() and not _is_alive(int(pid)):
             (target.parent / name).unlink(missing_ok=True)
 
 
@@ -142,7 +150,7 @@ def replacing(
     "Replace a file as a whole when the block ends well, or not at all. Raises OSError, or `EncodeError` for a device."
     target = _target(path)
     _remove_leftovers(target)
-    part = target.parent / f'{_prefix(target)}{os.getpid()}-{os.urandom(4).hex()}{_PART}'
+    part = target.parent / f'{_prefix(target)}{_HOST}.{os.getpid()}-{os.urandom(4).hex()}{_PART}'
     try:
         with open(part, 'xb') as file:
             _keep_owner(file.fileno(), target)

@@ -13,7 +13,7 @@ from typing import Any, Union
 from msgspec import UNSET, Struct, UnsetType
 
 from .kind import Field, Kind
-from ..values import pack_path, read_path
+from ..values import check_path, pack_path, read_path
 
 # %% ../../nbs/build/08_image_files.ipynb #b5f4b34b
 class ImageData(Struct, forbid_unknown_fields=True):
@@ -69,7 +69,10 @@ class ImageFile(Kind):
             pack.note(('filepath',), f'expected a Path, found {type(path).__name__}; record.set_filepath makes it one')
 
     def odd_value(self, attribute, value, root):
-        return str(read_path(value, root)) if attribute == 'filepath' else value
+        if attribute != 'filepath':
+            return value
+        check_path(value, root)
+        return value if root is None else str(read_path(value, root))
 
     def column(self, cs, pack):
         paths, grays = [c.filepath for c in cs], [c.gray for c in cs]

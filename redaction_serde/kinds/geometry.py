@@ -33,7 +33,7 @@ class Boxes(Kind):
         if type(boxes) is not list or not {pack.classes.BBox}.issuperset(map(type, boxes)):
             pack.aside(self, 'bboxes', boxes)
             return ([],)
-        if boxes and not pack.have(boxes, 4):
+        if boxes and not pack.have(boxes, len(_SIDES)):
             self._attributes(boxes, pack)
         rows = list(map(_xyxy, boxes))
         flat = list(chain.from_iterable(rows))
@@ -65,7 +65,7 @@ class Boxes(Kind):
         if set(map(type, lists)) != {list}:
             return None
         boxes = list(chain.from_iterable(lists))
-        if not {pack.classes.BBox}.issuperset(map(type, boxes)) or (boxes and not pack.have(boxes, 4)):
+        if not {pack.classes.BBox}.issuperset(map(type, boxes)) or (boxes and not pack.have(boxes, len(_SIDES))):
             return None
         flat: list = []
         extend = flat.extend
@@ -166,7 +166,7 @@ class ImageSize(Kind):
         if sides != sizes or not INTS.issuperset(map(type, chain(flat, chain.from_iterable(sizes)))) or not fits(flat, INTS):
             return None
         originals = [UNSET] * len(cs)
-        if not pack.have(cs, 5):  # img_size, width, height, task, composite: so some have an original size
+        if not pack.have(cs, self.usual + 2):  # with `task` and `composite`; so some have an original size
             originals = self._originals(cs, pack)
         return None if originals is None else [sides, originals]
 

@@ -38,11 +38,22 @@ def pack_metadata(
     spec = KeypointsSpec(cls.__name__)
     if cls.labels is not NotImplemented:
         spec.labels = to_value(cls.labels, (place, 'labels'), packing)
-    lines = cls.connections
-    if lines is not None:
-        lines = type(lines)([line.p1, line.p2, line.color] for line in lines)
-    spec.connections = to_value(lines, (place, 'connections'), packing)
+    spec.connections = to_value(_lines(cls.connections, place, packing), (place, 'connections'), packing)
     return spec
+
+
+def _lines(connections: Any, place: Any, packing: Packing) -> Any:
+    "Connections as lists of from, to and colour; a problem is noted if they are more, or something else."
+    if connections is None:
+        return None
+    if type(connections) not in (list, tuple) or not all(map(_is_connection, connections)):
+        return packing.note(place, 'expected connections to be a list or tuple of plain KeypointConnections')
+    return type(connections)([line.p1, line.p2, line.color] for line in connections)
+
+
+def _is_connection(line: Any) -> bool:
+    "Has a connection the attributes of one, and no others?"
+    return hasattr(line, '__dict__') and vars(line).keys() == {'p1', 'p2', 'color'}
 
 # %% ../../nbs/build/10_keypoints.ipynb #bd9cd85f
 def metadata_attributes(
@@ -86,7 +97,16 @@ def _identical(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_identical, a, b))
     return a is b or bool(a == b)
 
-# %% ../../nbs/build/10_keypoints.ipynb #30968615
+# %% ../../nbs/build/10_keypoints.ipynb #1d0c3bfe
+def _agrees(points: Any, cls: Any) -> bool:
+    "Are all attributes of keypoints those that a new object of the same points would have?"
+    try:
+        fresh, state = vars(cls(points.keypoints, points.metadata)), vars(points)
+        return fresh.keys() == state.keys() and all(_identical(fresh[name], state[name]) for name in state)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return False
+
+
 class Keypoints(Kind):
     "A set of points for each object."
 
@@ -96,7 +116,8 @@ class Keypoints(Kind):
     shares = 'keypoints'
 
     def shared(self, c):
-        return [getattr(points, 'metadata', None) for points in c.keypoints or ()]
+        keypoints = c.keypoints if type(c.keypoints) is list else ()
+        return [getattr(points, 'metadata', None) for points in keypoints]
 
     def row(self, c, pack):
         if type(c.keypoints) is not list:
@@ -109,9 +130,8 @@ class Keypoints(Kind):
         place = ('keypoints', i)
         if type(points) is not pack.classes.KeyPoints or not hasattr(points.keypoints, 'dtype'):
             return pack.note(place, f'expected KeyPoints, found {type(points).__name__}')
-        fresh, state = vars(pack.classes.KeyPoints(points.keypoints, points.metadata)), vars(points)
-        if fresh.keys() != state.keys() or not all(_identical(fresh[name], state[name]) for name in state):
-            pack.note(place, 'its attributes no longer agree with its points; make a new KeyPoints from them')
+        if not _agrees(points, pack.classes.KeyPoints):
+            return pack.note(place, 'its attributes do not agree with its points; make a new KeyPoints from them')
         array = points.keypoints
         natural = array.ndim == 1 and array.size and array.dtype.str in _NATURAL
         data = array.tolist() if natural else pack.array(array, place)

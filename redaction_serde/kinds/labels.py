@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 from msgspec import UNSET, Struct, UnsetType
 
 from .kind import INTS, Field, Kind, Whole, flat_lists, plain_numbers, rows_of
-from ..values import Packing, Reading, check_hashes, from_value, to_value
+from ..values import INT_RANGE, Packing, Reading, check_hashes, dotted, from_value, to_value
 
 # %% ../../nbs/build/07_labels.ipynb #f385b8b2
 class ClassMapData(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -24,7 +24,8 @@ class ClassMapData(Struct, omit_defaults=True, forbid_unknown_fields=True):
     lock: bool = True  # unknown names raise (True) or are added (False)
     ids: Union[list[tuple[Any, int]], UnsetType] = UNSET  # name and id, if they are not simply positions
 
-# %% ../../nbs/build/07_labels.ipynb #8ed6b2b0
+# %% ../../nbs/build/07_labels.ipynb #43908b51
+_CLASS_MAP_CLASS = 'icevision.core.class_map.ClassMap'
 _ATTRIBUTES = {'_id2class', '_class2id', '_background', '_lock'}
 
 
@@ -36,7 +37,7 @@ def pack_class_map(
     "A class map as data."
     state = vars(class_map)
     plain = state.keys() == _ATTRIBUTES and type(state['_lock']) is bool and type(state['_id2class']) is list
-    if type(class_map).__name__ != 'ClassMap' or not plain:
+    if dotted(type(class_map)) != _CLASS_MAP_CLASS or not plain:
         packing.note(place, f'expected a plain ClassMap, found {type(class_map).__name__} with attributes {", ".join(state)}')
         return ClassMapData([])
     names = state['_id2class']
@@ -45,9 +46,16 @@ def pack_class_map(
         to_value(state['_background'], (place, 'background'), packing),
         state['_lock'],
     )
-    if list(state['_class2id'].items()) != list({name: i for i, name in enumerate(names)}.items()):
+    if _typed(state['_class2id']) != _typed({name: i for i, name in enumerate(names)}):
         data.ids = [(to_value(name, (place, 'ids'), packing), i) for name, i in state['_class2id'].items()]
+        if not all(type(i) is int and i in INT_RANGE for _, i in data.ids):
+            packing.note((place, 'ids'), 'expected whole numbers as ids of a class map')
     return data
+
+
+def _typed(ids: dict) -> list:
+    "Names and ids with their classes: 1, 1.0 and True are equal, and not the same."
+    return [(type(name), name, type(i), i) for name, i in ids.items()]
 
 # %% ../../nbs/build/07_labels.ipynb #6d8b473d
 def class_map_state(

@@ -15,13 +15,13 @@ from ..values import INT_RANGE, Packing, to_value
 class NumberList(Kind):
     "One list of numbers."
 
-    def __init__(self, attribute: str, about: str, types: frozenset = NUMBERS):
+    def __init__(self, attribute: str, about: str, types: frozenset = NUMBERS, default: Any = REQUIRED):
         self.attribute = attribute
         self.types = types
         self.attributes = {attribute: []}
         self.odd = {attribute: ('list', 'tuple', 'none', 'ndarray', 'tensor')}
         lists: Any = list[Number] if types is NUMBERS else list[Union[Whole, bool]]
-        self.fields = (Field(attribute, lists, about=about),)
+        self.fields = (Field(attribute, lists, default, about),)
 
     def row(self, c: Any, pack: Any) -> tuple:
         value = getattr(c, self.attribute)

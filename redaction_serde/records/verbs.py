@@ -29,7 +29,7 @@ from redaction_serde.wire.registry import (
 # %% ../../nbs/build/01_save_and_load.ipynb #63d87a20
 from icevision.core import BaseRecord
 
-# %% ../../nbs/build/01_save_and_load.ipynb #a4aca997
+# %% ../../nbs/build/01_save_and_load.ipynb #779a2ae5
 def dumps(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     format: str = 'json',  # one of `FORMATS`
@@ -42,7 +42,7 @@ def dumps(
     with gc_paused():
         return encode_stream(stream_of(collection, root, images, limits), format)
 
-# %% ../../nbs/build/01_save_and_load.ipynb #4c788357
+# %% ../../nbs/build/01_save_and_load.ipynb #c3d1ebb7
 @guarded
 def loads(
     data: Union[bytes, str],  # what `dumps` gave, or the article's bare JSON list
@@ -56,7 +56,7 @@ def loads(
     "The collection in some bytes. Raises `DecodeError` (a `ValueError`) with every problem; runs no code from the data."
     return build_collection(decode_stream(data, limits, verify, recover), root, keypoints, images_dir, limits)
 
-# %% ../../nbs/build/01_save_and_load.ipynb #ff1ee00f
+# %% ../../nbs/build/01_save_and_load.ipynb #1fbc822a
 def save(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     path: PathLike,  # file to write; its suffix says the format
@@ -67,7 +67,7 @@ def save(
     "Write a collection to a file, as a whole or not at all. Raises `EncodeError` or OSError; an old file then stays as it was."
     write_file(path, dumps(collection, format_of(path), root, images, limits))
 
-# %% ../../nbs/build/01_save_and_load.ipynb #d8d46c2b
+# %% ../../nbs/build/01_save_and_load.ipynb #17640972
 @guarded
 def load(
     path: PathLike,  # file to read
@@ -81,7 +81,7 @@ def load(
     "Read a collection from a file. Raises `DecodeError` with every problem, or OSError."
     return loads(read_file(path, limits), root, keypoints, images_dir, limits, verify, recover)
 
-# %% ../../nbs/build/01_save_and_load.ipynb #e7b8fe47
+# %% ../../nbs/build/01_save_and_load.ipynb #31a7a75d
 @guarded
 def from_document(
     document: Document,
@@ -105,7 +105,7 @@ def _copied(document: Document) -> Stream:
 
     return Stream(header, blocks())
 
-# %% ../../nbs/build/01_save_and_load.ipynb #6b6a52d4
+# %% ../../nbs/build/01_save_and_load.ipynb #5d8300f5
 @contextmanager
 def _maybe_zipped(file: BinaryIO, path: PathLike) -> Iterator[BinaryIO]:
     "A file to write to, zipped if its name says so."
@@ -115,7 +115,7 @@ def _maybe_zipped(file: BinaryIO, path: PathLike) -> Iterator[BinaryIO]:
     with gzip.GzipFile('', 'wb', 6, file, mtime=0) as zipped:
         yield zipped
 
-# %% ../../nbs/build/01_save_and_load.ipynb #19ab3be1
+# %% ../../nbs/build/01_save_and_load.ipynb #04f30047
 def write_records(
     path: PathLike,  # a `.jsonl` or `.jsonl.gz` file to write
     records: Iterable,  # icevision records
@@ -145,7 +145,7 @@ def write_records(
         progress(writer.count)
     return writer.count
 
-# %% ../../nbs/build/01_save_and_load.ipynb #3404c6a1
+# %% ../../nbs/build/01_save_and_load.ipynb #cd20744a
 def iter_records(
     path: PathLike,  # file to read; only JSON Lines are read without holding the whole file
     root: Optional[PathLike] = None,  # folder that stored paths come back under
@@ -185,7 +185,7 @@ def _iter_records(path, root, keypoints, images_dir, limits, verify, recover) ->
 
 _NOT_PREDICTIONS = 'this file holds predictions, each of them two records; load it with redaction_serde.load'
 
-# %% ../../nbs/build/01_save_and_load.ipynb #a742cec0
+# %% ../../nbs/build/01_save_and_load.ipynb #872e1ae4
 @guarded
 def load_record(
     path: PathLike,  # file to read
