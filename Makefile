@@ -7,6 +7,8 @@ SEED        ?= 0
 OUT         ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist worksteal
 BENCH_ARGS  ?= --stream 1000000
+OLD         ?=
+AGAINST_ARGS ?=
 PORT        ?=
 
 BIN   := .venv/bin
@@ -29,11 +31,12 @@ export HYPOTHESIS_STORAGE_DIRECTORY = $(STATE)/hypothesis
 export TORCHINDUCTOR_CACHE_DIR = $(STATE)/torchinductor
 export NO_ALBUMENTATIONS_UPDATE = 1
 export XDG_CONFIG_HOME = $(STATE)/config
+export HF_HOME = $(STATE)/huggingface
 export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz bench dashboard screenshot lab docs serve prepare proto readme clean distclean
+.PHONY: help demo test fuzz bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -49,6 +52,9 @@ fuzz: $(READY) ## the properties and the mutation fuzzer, for longer and with a 
 
 bench: $(READY) ## times and sizes beside pickle and others, as ratios (about ten minutes)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+
+against: $(READY) ## is this version slower than the checkout in OLD=...?
+	@$(BIN)/python -W ignore bench/against.py $(if $(OLD),"$(OLD)") $(AGAINST_ARGS)
 
 dashboard: $(READY) ## ZenML's own dashboard on 127.0.0.1, over the store that `make demo` made
 	@$(BIN)/python tools/dashboard.py --store "$(OUT)/zenml" $(if $(PORT),--port $(PORT))

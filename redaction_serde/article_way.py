@@ -27,8 +27,8 @@ def article_dumps(
     "JSON as the article wrote it: `as_dict()` and srsly."
     import srsly
     rows = [record.as_dict() for record in collection._records.values()]
-    classes = collection[0].detection.class_map.get_classes()
     for row in rows:
+        classes = collection[0].detection.class_map.get_classes()
         row['common'].update(filepath=str(row['common']['filepath']), classes=classes)
         row['detection']['bboxes'] = [list(box.xyxy) for box in row['detection']['bboxes']]
     return srsly.json_dumps(rows)

@@ -7,7 +7,7 @@ __all__ = ['COMPONENTS', 'RECORD_NAMES', 'TASK_NAMES', 'COMPONENT_NAMES', 'Compo
            'component_order', 'why_not_attribute', 'hidden_by_task', 'hidden_by_record', 'hidden_by_component',
            'field_table']
 
-# %% ../nbs/build/11_components.ipynb #ade88840
+# %% ../nbs/build/11_components.ipynb #f3c28228
 from functools import cached_property
 from typing import Any, Optional
 
@@ -19,7 +19,7 @@ from .kinds.labels import Labels, OneClassMap
 from .kinds.masks import Masks
 from .kinds.plain import AnyValue, Mark, NumberList, RecordId, State
 
-# %% ../nbs/build/11_components.ipynb #1b75a7f2
+# %% ../nbs/build/11_components.ipynb #6ec3155f
 class Component:
     "A class of component, and how it is stored."
 
@@ -59,7 +59,7 @@ class Component:
         "How many attributes of a component are known, with `task` and `composite`."
         return 2 + sum(kind.seen(c) for kind in self.kinds)
 
-# %% ../nbs/build/11_components.ipynb #16f129b8
+# %% ../nbs/build/11_components.ipynb #2b594b78
 _ICEVISION = 'icevision.core.record_components.'
 _LABELS = (
     '_labels_ids_to_names _labels_names_to_ids _remove_annotation add_labels add_labels_by_id is_valid '
@@ -68,12 +68,12 @@ _LABELS = (
 _MASKS = '_remove_annotation add_masks set_mask set_mask_array set_masks'
 _PIXELS = 'pixels in memory, if they were set'
 
-
+# %% ../nbs/build/11_components.ipynb #8e277e0d
 def _icevision(name: str, *kinds: Kind, methods: str = '') -> Component:
     "A component of icevision's own."
     return Component(name, f'{_ICEVISION}{name}RecordComponent', *kinds, methods=methods)
 
-
+# %% ../nbs/build/11_components.ipynb #1c0823bc
 _DECLARED = (
     _icevision('RecordID', RecordId(), methods='set_record_id'),
     _icevision('Filepath', ImageFile(), AnyValue('img', _PIXELS), methods='set_filepath set_img'),
@@ -102,11 +102,11 @@ _DECLARED = (
     _icevision('Losses', AnyValue('losses', 'a dict of numbers'), methods='set_losses'),
 )
 
-# %% ../nbs/build/11_components.ipynb #670a05ff
+# %% ../nbs/build/11_components.ipynb #ea0e34f5
 COMPONENTS = {component.name: component for component in _DECLARED}
 _BUILT_IN = {name: i for i, name in enumerate(COMPONENTS)}
 
-
+# %% ../nbs/build/11_components.ipynb #90b99ae4
 def add_component(
     component: Component,  # of a user
 ) -> None:
@@ -116,42 +116,46 @@ def add_component(
         raise ValueError(f'the name {component.name!r} is taken by {COMPONENTS[component.name].cls}; give another one')
     COMPONENTS[component.name] = component
 
-
+# %% ../nbs/build/11_components.ipynb #be4f95c2
 def component_named(
     name: str,  # in a document
 ) -> Component:
     "The component of that name; for one that nobody registered, a component that is any value."
     return COMPONENTS.get(name) or Component(name, '', State(name, None, None))
 
-
+# %% ../nbs/build/11_components.ipynb #994426a7
 def component_order(
     name: str,  # of a component
 ) -> tuple:
     "Sort key: icevision's components in the order of their declarations, then registered ones by name."
     return (_BUILT_IN.get(name, len(_BUILT_IN)), name)
 
-# %% ../nbs/build/11_components.ipynb #254ac04d
+# %% ../nbs/build/11_components.ipynb #637a8e6e
 RECORD_NAMES = frozenset(
     'add_component aggregate_objects as_dict autofix base_components builder_template check_num_annotations load '
     'num_annotations reduce_on_components reduce_on_task_components remove_annotation remove_component_by_type '
     'set_task_components setup_transform unload components task_composites'.split()
 )
+
+# %% ../nbs/build/11_components.ipynb #43665bf7
 TASK_NAMES = frozenset(
     'add_component add_components base_components get_component_by_type reduce_on_components set_components set_parent '
     'components components_cls _parent'.split()
 )
+
+# %% ../nbs/build/11_components.ipynb #bbf71dd8
 COMPONENT_NAMES = frozenset(
     '_aggregate_objects _autofix _builder_template _format_builder_template _load _num_annotations _repr _unload as_dict '
     'builder_template order record set_composite setup_transform task composite'.split()
 )
 _STRUCTURE = frozenset('task composite components components_cls task_composites _parent'.split())
 
-
+# %% ../nbs/build/11_components.ipynb #c0447543
 def _answers(components: tuple) -> frozenset:
     "Names of attributes that components of these names answer to."
     return frozenset(name for c in map(component_named, components) for name in c.kind_of)
 
-
+# %% ../nbs/build/11_components.ipynb #59ddf601
 def why_not_attribute(
     name: Any,  # of the attribute
     own: frozenset,  # names that the class of its owner defines
@@ -167,7 +171,7 @@ def why_not_attribute(
             f'(…{name}[:] = …) or call its set_{name}, and delete the attribute'
         )
 
-
+# %% ../nbs/build/11_components.ipynb #63bb115a
 def hidden_by_task(
     components: tuple,  # names, of the task
     common: tuple,  # names, of the task `common`, to which all others turn for what they lack
@@ -175,7 +179,7 @@ def hidden_by_task(
     "Names that an attribute of a task would hide."
     return _answers((*components, *common))
 
-
+# %% ../nbs/build/11_components.ipynb #1a868bfa
 def hidden_by_record(
     layout: Any,  # of the record
 ) -> frozenset:
@@ -183,7 +187,7 @@ def hidden_by_record(
     tasks = {task.name: task.components for task in layout.tasks}
     return _answers(tasks.get('common', ())) | frozenset(tasks)
 
-
+# %% ../nbs/build/11_components.ipynb #1c551aa2
 def hidden_by_component(
     component: Component,  # owner of the attribute
     components: tuple,  # names, of its task
@@ -191,7 +195,7 @@ def hidden_by_component(
     "Names that an attribute of a component would hide, by chance: its task asks its components in any order."
     return _answers(tuple(name for name in components if name != component.name))
 
-# %% ../nbs/build/11_components.ipynb #5800291e
+# %% ../nbs/build/11_components.ipynb #3818d334
 def field_table() -> list:
     "Component, field, type and meaning of every field, in order."
     return [

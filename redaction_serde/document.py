@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'VERSION', 'BATCH', 'SHARED', 'LATE', 'TaskSpec', 'Layout',
            'task_shape', 'ColumnSpec', 'RecordShape', 'record_shape', 'Index', 'Header', 'layout_of', 'check_layouts',
            'Block', 'row_blocks', 'Stream', 'record_of', 'Document', 'find_problems']
 
-# %% ../nbs/build/12_document.ipynb #9eb151e5
+# %% ../nbs/build/12_document.ipynb #c5cabbe9
 import re
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -23,12 +23,12 @@ from .kinds.keypoints import KeypointsSpec
 from .kinds.kind import REQUIRED, Field, Lists, Number, rows_of, widened
 from .kinds.labels import ClassMapData
 
-# %% ../nbs/build/12_document.ipynb #eeeca6ca
+# %% ../nbs/build/12_document.ipynb #39a26302
 FORMAT = 'redaction-serde'
 VERSION = (1, 0)  # (major, minor)
 BATCH = 1000  # records that are packed, encoded, decoded or built together
 
-
+# %% ../nbs/build/12_document.ipynb #9b3968ae
 class TaskSpec(Struct, frozen=True, forbid_unknown_fields=True):
     "A task and its components."
 
@@ -42,7 +42,7 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
 
     tasks: tuple[TaskSpec, ...]
 
-# %% ../nbs/build/12_document.ipynb #53a6825b
+# %% ../nbs/build/12_document.ipynb #75d307cb
 _RESERVED = {'layout', 'is_new', 'attrs', 'define', 'end'}
 _UNKEYABLE = re.compile(r'[%"\\\x00-\x1f]')  # what msgspec does not take in a key, and the sign that escapes it
 
@@ -55,7 +55,7 @@ def task_key(
         return name
     return 'task:' + _UNKEYABLE.sub(lambda match: f'%{ord(match[0]):02x}', name)
 
-
+# %% ../nbs/build/12_document.ipynb #27c01184
 def task_keys(
     components: tuple,  # component names of one task
 ) -> list:  # for each component a list of (`Field`, key)
@@ -67,12 +67,12 @@ def task_keys(
         taken.update(key for _, key in keys[-1])
     return keys
 
-# %% ../nbs/build/12_document.ipynb #9d90ccfb
+# %% ../nbs/build/12_document.ipynb #6f39aa07
 _OPTIONAL_DICT = Union[dict[str, Any], UnsetType]
 _OPTIONAL_DICTS = Union[dict[str, dict[str, Any]], UnsetType]
 _MAX_COMPONENTS = 1000  # of a task; a struct of very many fields takes long to make
 
-
+# %% ../nbs/build/12_document.ipynb #7f3a9947
 class TaskShape:
     "The fields of one task, and the struct that holds them."
 
@@ -111,7 +111,7 @@ class TaskShape:
         fields += [('attrs', _OPTIONAL_DICT, UNSET), ('extras', _OPTIONAL_DICTS, UNSET)]
         return _defstruct('Task', fields, rename)
 
-
+# %% ../nbs/build/12_document.ipynb #56191572
 def _defstruct(name: str, fields: list, rename: dict) -> type:
     "A struct class that refuses what it does not know."
     options = dict(rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
@@ -120,7 +120,7 @@ def _defstruct(name: str, fields: list, rename: dict) -> type:
     except (ValueError, TypeError) as e:
         raise DecodeError(f'not names of tasks and components: {e}', '$.layouts') from None
 
-
+# %% ../nbs/build/12_document.ipynb #c7d410a5
 @lru_cache(maxsize=512)
 def task_shape(
     components: tuple,  # names
@@ -128,7 +128,7 @@ def task_shape(
     "The shape of a task with these components."
     return TaskShape(components)
 
-# %% ../nbs/build/12_document.ipynb #716956da
+# %% ../nbs/build/12_document.ipynb #0fb50919
 class ColumnSpec(Struct, frozen=True):
     "One column of a block."
 
@@ -140,7 +140,7 @@ class ColumnSpec(Struct, frozen=True):
 
 _IS_NEW, _ATTRS = Union[bool, UnsetType], _OPTIONAL_DICT
 
-
+# %% ../nbs/build/12_document.ipynb #8be3de04
 class RecordShape:
     "The fields of the records of one layout, and the struct that holds them."
 
@@ -172,6 +172,11 @@ class RecordShape:
         fields = [(name, struct) for name, struct in zip(rename, tasks)]
         tail = [('is_new', _IS_NEW, UNSET), ('attrs', _ATTRS, UNSET)]
         return _defstruct('Record', head + fields + tail, rename)
+
+    @cached_property
+    def objects(self) -> int:
+        "How many objects one record becomes: itself, its tasks and their components."
+        return 1 + sum(1 + len(task.components) for task in self.tasks)
 
     @cached_property
     def columns(self) -> list:
@@ -208,7 +213,7 @@ class RecordShape:
             columns += [list(map(attrgetter(name), tasks)) for name in (*names, 'attrs', 'extras')]
         return columns + [list(map(attrgetter(name), rows)) for name in ('is_new', 'attrs')]
 
-
+# %% ../nbs/build/12_document.ipynb #36313b85
 @lru_cache(maxsize=512)
 def record_shape(
     layout: Layout,
@@ -217,14 +222,14 @@ def record_shape(
     "The shape of the records of a layout."
     return RecordShape(layout, index)
 
-# %% ../nbs/build/12_document.ipynb #035236ad
+# %% ../nbs/build/12_document.ipynb #40e6613d
 class Index(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "How the collection's list and dict are made of the records, where this is not the plain case."
 
     order: Union[list[int], UnsetType] = UNSET  # positions of records, if some stand in the list twice
     keys: Union[list[tuple[Any, int]], UnsetType] = UNSET  # key and position, if keys are not the record ids
 
-
+# %% ../nbs/build/12_document.ipynb #d96f5c19
 class Header(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "What the records of a document share."
 
@@ -236,18 +241,18 @@ class Header(Struct, omit_defaults=True, forbid_unknown_fields=True):
     index: Union[Index, UnsetType] = UNSET
     pairs: Union[list[tuple[int, Union[int, None]]], UnsetType] = UNSET  # positions of prediction and ground truth
 
-
+# %% ../nbs/build/12_document.ipynb #b55d5610
 SHARED = ('class_maps', 'keypoints', 'layouts')  # lists of the header that may grow while records are written
 LATE = ('index', 'pairs')  # known only when all records are
 
-
+# %% ../nbs/build/12_document.ipynb #e4905a10
 def layout_of(
     row: Any,  # struct of a record
 ) -> int:
     "The position of a record's layout in the header."
     return getattr(row, 'layout', 0)
 
-
+# %% ../nbs/build/12_document.ipynb #ec125558
 def check_layouts(
     header: Header,
     limits: Limits,  # what the caller allows
@@ -256,7 +261,7 @@ def check_layouts(
     if len(header.layouts) > limits.layouts:
         raise over_limit(limits, 'layouts', len(header.layouts), '$.layouts')
 
-# %% ../nbs/build/12_document.ipynb #7f78f01f
+# %% ../nbs/build/12_document.ipynb #4cc05ea4
 class Block:
     "Records of one layout that follow each other, as columns or as rows, whichever is there."
 
@@ -288,7 +293,7 @@ class Block:
         "Are there columns already?"
         return self._columns is not None
 
-
+# %% ../nbs/build/12_document.ipynb #b19b3faf
 def row_blocks(
     rows: list,  # structs
     header: Header,
@@ -297,7 +302,7 @@ def row_blocks(
     for k, group in groupby(rows, layout_of):
         yield Block(record_shape(header.layouts[k], k), rows=list(group))
 
-
+# %% ../nbs/build/12_document.ipynb #8a270df2
 class Stream:
     "A header, and its records as they come."
 
@@ -310,6 +315,7 @@ class Stream:
     ):
         self.header = header
         self.blocks = blocks
+        self.objects = 0  # that the records so far become
         self.problems = Problems() if problems is None else problems
         self.trusted = trusted
 
@@ -319,6 +325,7 @@ class Stream:
         for block in self.blocks:
             batch.append(block)
             count += len(block)
+            self.objects += len(block) * block.shape.objects
             if count >= BATCH:
                 yield batch
                 batch, count = [], 0
@@ -330,7 +337,7 @@ class Stream:
         if self.problems:
             raise EncodeError(sorted(self.problems, key=record_of))
 
-
+# %% ../nbs/build/12_document.ipynb #76af1d0a
 _RECORD = re.compile(r'\$\.records\[(\d+)\]')
 
 
@@ -341,7 +348,7 @@ def record_of(
     found = _RECORD.match(problem.path)
     return int(found[1]) if found else -1
 
-# %% ../nbs/build/12_document.ipynb #80848992
+# %% ../nbs/build/12_document.ipynb #abadacf5
 class Document:
     "A header and its records: all of a collection, as plain data."
 
@@ -363,7 +370,7 @@ class Document:
         parts = f'{len(self.header.class_maps)} class maps, {len(self.header.layouts)} layouts'
         return f'<Document: {len(self.records)} {self.header.kind}, {parts}>'
 
-# %% ../nbs/build/12_document.ipynb #673dd5d3
+# %% ../nbs/build/12_document.ipynb #3043aefa
 def find_problems(
     data: Any,  # plain data as decoded, without types
     type_: Any,  # what it should be
@@ -387,7 +394,7 @@ def find_problems(
     if len(problems) == before:
         problems.take([whole])
 
-
+# %% ../nbs/build/12_document.ipynb #d55c9762
 def _problem(error: Exception, path: str) -> Problem:
     message, _, place = str(error).partition(' - at `')
     return Problem(path + place.rstrip('`').lstrip('$'), message)
@@ -404,7 +411,7 @@ def _find_in_list(data: list, item: Any, path: str, problems: Problems) -> None:
         except (msgspec.ValidationError, RecursionError):
             find_problems(value, item, f'{path}[{i}]', problems)
 
-
+# %% ../nbs/build/12_document.ipynb #3c1ae032
 def _find_in_struct(data: dict, info: Any, path: str, problems: Problems) -> None:
     "Look at the fields of a struct: unknown, missing, and wrong ones."
     fields = {field.encode_name: field for field in info.fields}

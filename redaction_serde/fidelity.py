@@ -7,6 +7,7 @@ __all__ = ['plain', 'same_number', 'Difference', 'box_change', 'printable', 'Par
            'compare', 'round_trip', 'count_boxes', 'article_dumps', 'article_loads']
 
 # %% ../nbs/build/30_fidelity.ipynb #5a262f9e
+import copyreg
 import json
 import math
 import re
@@ -386,24 +387,21 @@ def _attributes(x: Any) -> dict:
     return found
 
 
-def _tells_by_itself(cls: type) -> bool:
-    "Does a class have its own way to be pickled, other than one that was written in Python over attributes?"
-    ways = [(cls.__reduce_ex__, object.__reduce_ex__), (cls.__reduce__, object.__reduce__)]
-    return any(way is not default and not isinstance(way, types.FunctionType) for way, default in ways)
-
-
 def _object_parts(x: Any) -> Parts:
     "What an object is made of: its attributes, and what it hides behind them."
-    attributes = _attributes(x)
-    if attributes and not _tells_by_itself(type(x)):
+    cls, attributes = type(x), _attributes(x)
+    is_written_in_python = any(isinstance(way, types.FunctionType) for way in (cls.__reduce_ex__, cls.__reduce__))
+    if attributes and is_written_in_python:  # and so works with attributes
         return Parts(attributes=attributes)
     try:
-        told = x.__reduce_ex__(2)
+        told = cls.__reduce_ex__(x, 2)
     except Exception:
         return Parts(own=_Alone(x), attributes=attributes)
     if isinstance(told, str):  # the name of something that there is once
         return Parts(own=told)
     make, arguments, state, items, entries = (*told, None, None, None)[:5]
+    if attributes and make is copyreg.__newobj__ and arguments == (cls,):
+        return Parts(attributes=attributes)
     whole = [make, arguments, None if attributes else state, list(items or ()), dict(entries or ())]
     return Parts(attributes=attributes, whole=whole)
 
@@ -477,7 +475,7 @@ def _(x: Component):
 
 @parts.register
 def _(x: Composite):
-    return Parts(attributes=_without(x, '_parent', 'components', 'components_cls'), entries=_members(x.components))
+    return Parts(attributes=_without(x, '_parent', 'components', 'components_cls'), entries=_members(vars(x).get('components') or ()))
 
 
 @parts.register
@@ -527,15 +525,27 @@ def _id_of(x: Any) -> Any:
     return component_value(vars(x).get('pred', x), 'record_id')
 
 
-def _filing(records: IndexableDict) -> list:
+class _Filing(NamedTuple):
     "How records are filed, where it is not each one once and under its id."
+    places: list | None = None  # for each record that is listed, where it is listed first
+    keys: list | None = None    # for each key, whether it is the record's id or what it is, and the place of its record
+
+
+def _filing(records: IndexableDict) -> _Filing:
+    "What is unusual about the way in which records are filed."
     listed, keys = records._list, _Keys()
     first = {id(record): i for i, record in reversed(list(enumerate(listed)))}
     places = [first[id(record)] for record in listed]
-    filed = [(None if keys.of(key) == keys.of(_id_of(record)) else (key,), first.get(id(record)))
-             for key, record in records.data.items()]
+    filed = [
+        ('its id' if keys.of(key) == keys.of(_id_of(record)) else (key,), first.get(id(record)))
+        for key, record in records.data.items()]
     usual = list(range(len(listed)))
-    return [] if places == usual and filed == [(None, i) for i in usual] else [places, filed]
+    return _Filing() if places == usual and filed == [('its id', i) for i in usual] else _Filing(places, filed)
+
+
+@parts.register
+def _(x: _Filing):
+    return Parts(whole=list(x))
 
 
 @parts.register
@@ -590,38 +600,47 @@ def _moved(before: list, after: list, frame: list) -> dict:
     return {i: waiting[key].pop() for i, key in enumerate(before) if i not in in_frame[0] and waiting.get(key)}
 
 # %% ../nbs/build/30_fidelity.ipynb #f1d0002b
-def _paired(before: list, after: list) -> Iterator[tuple[int | None, int | None]]:
-    "Pairs of positions for two lists of keys; None where there is no partner."
+def _partners(before: list, after: list) -> dict[int, int]:
+    "For positions of one list of keys their partners in another."
     frame = _common(before, after)
-    moved = _moved(before, after, frame)
-    settled = set(moved.values())
+    found = {**dict(frame), **_moved(before, after, frame)}
+    taken = set(found.values())
     i = j = 0
     for post_i, post_j in [*frame, (len(before), len(after))]:
-        left = [k for k in range(i, post_i) if k not in moved]
-        right = [k for k in range(j, post_j) if k not in settled]
-        partners = dict(zip(left, right))
-        for k in range(i, post_i):
-            yield k, moved.get(k, partners.get(k))
-        yield from ((None, k) for k in right[len(left):])
-        if post_i < len(before):
-            yield post_i, post_j
+        left = [k for k in range(i, post_i) if k not in found]
+        right = [k for k in range(j, post_j) if k not in taken]
+        found.update(zip(left, right))
         i, j = post_i + 1, post_j + 1
+    return found
 
 
 def _aligned(before: list, after: list) -> list[tuple[int | None, int | None]]:
-    "As `_paired`, but what both lists begin and end with needs no search, and the sides can be exchanged."
+    "Pairs of positions for two lists of keys; the same ones if the lists are exchanged."
     shortest = min(len(before), len(after))
     start = next((k for k in range(shortest) if before[k] != after[k]), shortest)
     rest = shortest - start
     end = next((k for k in range(rest) if before[-1 - k] != after[-1 - k]), rest)
     middle, other = before[start:len(before) - end], after[start:len(after) - end]
     if (len(middle), repr(middle[:1])) <= (len(other), repr(other[:1])):
-        found = _paired(middle, other)
-    else:  # among several answers the same one is found from both sides
-        found = ((i, j) for j, i in _paired(other, middle))
-    shifted = [(None if i is None else i + start, None if j is None else j + start) for i, j in found]
-    ends = zip(range(len(before) - end, len(before)), range(len(after) - end, len(after)))
-    return [*((k, k) for k in range(start)), *shifted, *ends]
+        found = _partners(middle, other)
+    else:
+        found = {i: j for j, i in _partners(other, middle).items()}
+    partners = {k: k for k in range(start)}
+    partners.update((i + start, j + start) for i, j in found.items())
+    partners.update(zip(range(len(before) - end, len(before)), range(len(after) - end, len(after))))
+    return _in_order(partners, len(before), len(after))
+
+
+def _in_order(partners: dict, n_before: int, n_after: int) -> list[tuple[int | None, int | None]]:
+    "All positions of two lists in pairs, in the order of the first; what only the second has follows what it follows there."
+    extra, pairs = set(range(n_after)) - set(partners.values()), []
+    for i, j in [(None, -1), *((i, partners.get(i)) for i in range(n_before))]:
+        if i is not None:
+            pairs.append((i, j))
+        while j is not None and j + 1 in extra:
+            j += 1
+            pairs.append((None, j))
+    return pairs
 
 # %% ../nbs/build/30_fidelity.ipynb #f1d0002f
 def _recognised_by(x: Any, keys: _Keys) -> Hashable:
@@ -690,9 +709,9 @@ def _place(step: _Step | None) -> _Place:
         if isinstance(step.inside, _Records) and record is None:
             record = step.name
         elif isinstance(step.inside, BaseRecord) and step.way == 'entry':
-            task = str(step.name)
+            task = printable(str(step.name))
         elif isinstance(step.inside, Composite) and step.way == 'entry':
-            component = step.name.split()[0]
+            component = printable(step.name.split()[0])
         elif isinstance(step.inside, (BaseRecord, Composite, Component)) and attribute is None:
             attribute = step.name
         elif component and step.way == 'item' and position is None and not deeper:
@@ -714,10 +733,11 @@ def _code(kind: str, place: _Place, px: float | None) -> str:
     if place.attribute:
         subject = _SUBJECTS.get(place.attribute, 'attribute') if place.component else 'attribute'
     else:
-        said = dict(component=place.component, task=place.task, record=place.record)
+        is_of_records = kind == 'order' and place.path == '$.records'
+        said = dict(component=place.component, task=place.task, record=0 if is_of_records else place.record)
         subject = next((name for name, value in said.items() if value is not None), 'collection')
-    if px:
-        return f'{subject}-moved'
+    if px and subject == 'bbox':
+        return 'bbox-moved'
     return f'{subject}-{"changed" if place.deeper and kind != "type" else kind}'
 
 # %% ../nbs/build/30_fidelity.ipynb #f1d00037
@@ -778,7 +798,7 @@ def _compared(walk: _Walk, a, b, step: _Step | None) -> Iterator[tuple]:
         return
     if a is _ABSENT or b is _ABSENT:
         walk.note('extra' if a is _ABSENT else 'missing', step, a, b)
-    elif type(a) is not type(b):
+    elif type(a) is not type(b) and not (isinstance(a, type) and isinstance(b, type)):
         walk.note('type' if _is_equal(a, b) else 'changed', step, a, b)
     elif isinstance(a, BBox) and _has_corners(a) and _has_corners(b):
         yield from _boxes(walk, a, b, step)
@@ -901,7 +921,8 @@ def _boxes(walk: _Walk, a: BBox, b: BBox, step: _Step | None) -> Iterator[tuple]
     if not all(map(same_number, old, new)):
         px, iou = box_change(old, new)
         walk.note('changed' if px else 'type', step, a, b, px, iou)
-    yield from _named(_without(a, *_SIDES), _without(b, *_SIDES), step, a)
+    if walk.is_new(a, b, step):  # a box may have itself as an attribute
+        yield from _named(_without(a, *_SIDES), _without(b, *_SIDES), step, a)
 
 # %% ../nbs/build/30_fidelity.ipynb #8d435bd6
 class CodeCount(msgspec.Struct, frozen=True):

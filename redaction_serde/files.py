@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PathLike', 'opened', 'read_bounded', 'read_file', 'replacing', 'write_file']
 
-# %% ../nbs/build/13_files.ipynb #b3f2ddcc
+# %% ../nbs/build/13_files.ipynb #86a39c15
 import errno
 import os
 import stat
@@ -17,7 +17,7 @@ from .errors import EncodeError, Limits, SerdeError, over_limit
 
 PathLike = Union[str, os.PathLike]
 
-# %% ../nbs/build/13_files.ipynb #2be3821d
+# %% ../nbs/build/13_files.ipynb #4736f6f6
 @contextmanager
 def opened(
     path: PathLike,  # of a regular file
@@ -37,7 +37,7 @@ def opened(
     with file:
         yield file
 
-
+# %% ../nbs/build/13_files.ipynb #a6c70ccf
 def read_bounded(
     file: BinaryIO,  # open for reading
     limits: Limits = Limits(),  # what to accept
@@ -49,7 +49,7 @@ def read_bounded(
         raise over_limit(limits, 'bytes', 'more', str(path))
     return data
 
-
+# %% ../nbs/build/13_files.ipynb #58258cac
 def read_file(
     path: PathLike,  # of a regular file
     limits: Limits = Limits(),  # what to accept
@@ -61,7 +61,7 @@ def read_file(
             raise over_limit(limits, 'bytes', size, str(path))
         return read_bounded(file, limits, path)
 
-# %% ../nbs/build/13_files.ipynb #43c22ebe
+# %% ../nbs/build/13_files.ipynb #2984b4d9
 _PART = '.part'
 
 
@@ -78,12 +78,12 @@ def _target(path: PathLike) -> Path:
             raise EncodeError('this is a device or a pipe; only regular files are replaced', str(path))
     return target
 
-
+# %% ../nbs/build/13_files.ipynb #9dbb6978
 def _prefix(target: Path) -> str:
     "How names of parts of this file begin: short enough for any file system."
     return f'.{target.name[:100].encode()[:100].decode(errors="ignore")}.'
 
-
+# %% ../nbs/build/13_files.ipynb #1d9410f6
 def _remove_leftovers(target: Path) -> None:
     "Remove what killed writers of this file have left, if they are gone."
     prefix = _prefix(target)
@@ -105,7 +105,7 @@ def _is_alive(pid: int) -> bool:
         return True
     return True
 
-
+# %% ../nbs/build/13_files.ipynb #76678e27
 def _keep_owner(descriptor: int, target: Path) -> None:
     "Give a new file mode and owner of the one that it replaces."
     try:
@@ -120,7 +120,7 @@ def _keep_owner(descriptor: int, target: Path) -> None:
     if hasattr(os, 'fchmod'):
         os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
-
+# %% ../nbs/build/13_files.ipynb #f30bb000
 def _sync_folder(folder: Path) -> None:
     "Ask a folder to remember its names, where that can be asked."
     try:
@@ -134,7 +134,7 @@ def _sync_folder(folder: Path) -> None:
     finally:
         os.close(descriptor)
 
-# %% ../nbs/build/13_files.ipynb #f8284b6b
+# %% ../nbs/build/13_files.ipynb #d9743c0b
 @contextmanager
 def replacing(
     path: PathLike,  # the file to replace; its folder must exist
@@ -154,7 +154,7 @@ def replacing(
         part.unlink(missing_ok=True)
     _sync_folder(target.parent)
 
-
+# %% ../nbs/build/13_files.ipynb #8fe8a5d8
 def write_file(
     path: PathLike,  # its folder must exist
     data: bytes,

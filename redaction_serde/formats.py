@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENCODERS']
 
-# %% ../nbs/build/99_old_formats.ipynb #edaa6a53
+# %% ../nbs/build/99_old_formats.ipynb #772ef8dc
 from .article.version_0 import migrate_v0
 from .checks import broken_references, check
 from .document import BATCH, FORMAT, VERSION, Document, Header

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/build/98_old_schema.ipynb #d669de94
+# %% ../nbs/build/98_old_schema.ipynb #0f067bc8
 from .components import COMPONENTS, component_order
 from redaction_serde.document import (
     FORMAT, VERSION, Document, Header, Index, Layout, TaskSpec, task_key, task_keys,

@@ -7,7 +7,7 @@ __all__ = ['MAX_DEPTH', 'INT_RANGE', 'MAX_EQUAL_HASHES', 'READABLE_ITEMS', 'MAX_
            'scalar', 'Packing', 'Reading', 'Stand', 'Tag', 'dotted', 'to_value', 'from_value', 'check_hashes',
            'pack_path', 'check_path', 'read_path', 'ArrayData', 'pack_array', 'unpack_array', 'with_bytes']
 
-# %% ../nbs/build/03_values.ipynb #c2954868
+# %% ../nbs/build/03_values.ipynb #d0630736
 import base64
 import json
 import math
@@ -22,7 +22,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from .errors import DecodeError, EncodeError, Problem, Problems, SerdeError, printable
 
-# %% ../nbs/build/03_values.ipynb #314c8821
+# %% ../nbs/build/03_values.ipynb #3bd5ffbb
 def show_place(
     place: Union[str, tuple],  # text, or a pair of (the place before, one step)
 ) -> str:  # such as `$.records[3].note['a'][0]`
@@ -43,7 +43,7 @@ def _key(k: Any) -> tuple:
     "The step to the value under a key that is not a plain field name."
     return (f'[{printable(repr(k), 60)}]',)
 
-# %% ../nbs/build/03_values.ipynb #4168105a
+# %% ../nbs/build/03_values.ipynb #33473d52
 _SCALAR_KINDS = 'biufUS'  # bool, whole numbers, floats, text, bytes: not times, whose item() is a bare number
 _PLAIN_SCALARS = (bool, int, float, str, bytes)
 
@@ -59,11 +59,11 @@ def scalar(
     item = x.item()
     return item if type(item) in _PLAIN_SCALARS else x
 
-# %% ../nbs/build/03_values.ipynb #1f1b320e
+# %% ../nbs/build/03_values.ipynb #f9b8fcfc
 MAX_DEPTH = 32  # lists, dicts and tagged values in each other, on writing and on reading
 INT_RANGE = range(-(2**63), 2**64)  # what MessagePack, Protocol Buffers and most JSON readers can hold
 
-
+# %% ../nbs/build/03_values.ipynb #e014de3a
 class Packing:
     "What turning values into data depends on, and what it finds."
 
@@ -79,7 +79,7 @@ class Packing:
         "Note that the value at a place cannot be stored."
         self.problems.note(show_place(place), message)
 
-
+# %% ../nbs/build/03_values.ipynb #1d162aa1
 class Reading:
     "What turning data into values depends on."
 
@@ -96,7 +96,7 @@ class Reading:
         "Are values made, or only looked at?"
         return self.classes is not None
 
-
+# %% ../nbs/build/03_values.ipynb #6b53e3e9
 class Stand:
     "Stands for a value that was looked at and not made: unhashable where the value would be."
 
@@ -108,12 +108,13 @@ class Stand:
             return id(self)
         raise TypeError(f'unhashable: a value of kind {self.name}')
 
-
+# %% ../nbs/build/03_values.ipynb #f32434c9
 class Tag:
     "How values of one Python class become plain data, and how they come back."
 
     name = ''  # written as `$name`
     classes: tuple = ()  # dotted names
+    remedy = 'make it a plain one'  # for a value of a class that derives from one of these
 
     def pack(self, x: Any, place: tuple, packing: Packing, depth: int) -> Any:
         "Plain data for a value; a problem is noted if there is none."
@@ -123,7 +124,7 @@ class Tag:
         "The value; ValueError or TypeError for data that is none."
         raise NotImplementedError
 
-
+# %% ../nbs/build/03_values.ipynb #c8c68fd8
 _TAGS: dict = {}  # '$name' -> tag
 _TAG_OF: dict = {}  # dotted name of a class -> tag
 
@@ -135,14 +136,14 @@ def _register(tag: Tag) -> None:
     _TAGS[f'${tag.name}'] = tag
     _TAG_OF.update(dict.fromkeys(tag.classes, tag))
 
-
+# %% ../nbs/build/03_values.ipynb #2c0f1c03
 def dotted(
     cls: type,  # any class
 ) -> str:
     "The full name of a class."
     return f'{cls.__module__}.{cls.__qualname__}'
 
-# %% ../nbs/build/03_values.ipynb #f0bfbb70
+# %% ../nbs/build/03_values.ipynb #e462da37
 def to_value(
     x: Any,  # any plain value: None, numbers, text, bytes, lists, tuples, sets, dicts, arrays, paths
     place: Union[str, tuple] = '$',  # where it is, for error messages
@@ -157,7 +158,7 @@ def to_value(
         raise EncodeError(packing.problems)
     return data
 
-
+# %% ../nbs/build/03_values.ipynb #93cb9fbf
 def _pack(x: Any, place: Any, packing: Packing, depth: int) -> Any:
     cls = type(x)
     if x is None or cls in (bool, float, str):
@@ -174,7 +175,7 @@ def _pack(x: Any, place: Any, packing: Packing, depth: int) -> Any:
         return {k: _pack(v, (place, k), packing, depth + 1) for k, v in x.items()}
     return _pack_tagged(x, place, packing, depth)
 
-
+# %% ../nbs/build/03_values.ipynb #21e7b208
 def _short_int(x: int) -> str:
     "A large whole number as a few signs."
     return f'of {x.bit_length()} bits'
@@ -184,7 +185,7 @@ def _is_plain_dict(x: dict) -> bool:
     "Has a dict only text keys, and does it not look like a tagged value?"
     return all(type(k) is str for k in x) and not (len(x) == 1 and next(iter(x)).startswith('$'))
 
-
+# %% ../nbs/build/03_values.ipynb #728376a2
 def _pack_tagged(x: Any, place: Any, packing: Packing, depth: int) -> Any:
     plain = scalar(x)
     if plain is not x:
@@ -200,9 +201,10 @@ def _unknown_class(cls: type) -> str:
     base = next((c for c in cls.__mro__ if dotted(c) in _TAG_OF), None)
     if base is None:
         return f'cannot store a value of class {dotted(cls)} as data; keep its plain parts (numbers, text, lists) instead'
-    return f'cannot store a {dotted(cls)}, which is more than the {base.__qualname__} that it derives from; make it a plain one'
+    what = f'cannot store a {dotted(cls)}, which is more than the {base.__qualname__} that it derives from'
+    return f'{what}; {_TAG_OF[dotted(base)].remedy}'
 
-# %% ../nbs/build/03_values.ipynb #f8697e78
+# %% ../nbs/build/03_values.ipynb #ef98e8fe
 def from_value(
     data: Any,  # plain data as a decoder gives it
     place: Union[str, tuple] = '$',  # where it is, for error messages
@@ -214,7 +216,7 @@ def from_value(
         return data
     return _read(data, place, reading or _EVERYTHING, 0)
 
-
+# %% ../nbs/build/03_values.ipynb #4e40e26d
 def _read(data: Any, place: Any, reading: Reading, depth: int) -> Any:
     cls = type(data)
     if data is None or cls in (bool, float, str):
@@ -234,7 +236,7 @@ def _read(data: Any, place: Any, reading: Reading, depth: int) -> Any:
         return {k: _read(v, (place, k), reading, depth + 1) for k, v in data.items()}
     return _read_tagged(name, data[name], place, reading, depth)
 
-
+# %% ../nbs/build/03_values.ipynb #c8497450
 def _read_tagged(name: str, data: Any, place: Any, reading: Reading, depth: int) -> Any:
     tag = _TAGS.get(name)
     if tag is None:
@@ -248,7 +250,7 @@ def _read_tagged(name: str, data: Any, place: Any, reading: Reading, depth: int)
         message = f'not a valid {name} value: {type(e).__name__}: {printable(e)}'
         raise DecodeError(message, show_place(place)) from None
 
-# %% ../nbs/build/03_values.ipynb #8f11f6cc
+# %% ../nbs/build/03_values.ipynb #d13fc16c
 MAX_EQUAL_HASHES = 64  # different items of one set or dict that may have one hash
 
 
@@ -260,7 +262,7 @@ def check_hashes(
     if len(counts) < len(items) and max(counts.values()) > MAX_EQUAL_HASHES:
         raise ValueError(f'more than {MAX_EQUAL_HASHES} items with the same hash')
 
-
+# %% ../nbs/build/03_values.ipynb #e8af442a
 def _expect(cls: type, data: Any) -> Any:
     "`data` itself if it is a `cls`; a ValueError that says so if not."
     if type(data) is not cls:
@@ -272,7 +274,7 @@ def _items(data: Any, place: Any, reading: Reading, depth: int) -> list:
     "The values of a list."
     return [_read(v, (place, i), reading, depth) for i, v in enumerate(_expect(list, data))]
 
-
+# %% ../nbs/build/03_values.ipynb #1d32606c
 class _TupleTag(Tag):
     name, classes = 'tuple', ('builtins.tuple',)
 
@@ -282,7 +284,7 @@ class _TupleTag(Tag):
     def read(self, data, place, reading, depth):
         return tuple(_items(data, place, reading, depth))
 
-
+# %% ../nbs/build/03_values.ipynb #61e70fc3
 class _SetTag(_TupleTag):
     name, classes, cls = 'set', ('builtins.set',), set
 
@@ -302,7 +304,7 @@ class _SetTag(_TupleTag):
 class _FrozensetTag(_SetTag):
     name, classes, cls = 'frozenset', ('builtins.frozenset',), frozenset
 
-
+# %% ../nbs/build/03_values.ipynb #1b30423f
 class _DictTag(Tag):
     name, classes = 'dict', ('builtins.dict',)
 
@@ -324,7 +326,7 @@ class _DictTag(Tag):
             raise ValueError(f'{len(keys)} keys, of which {len(found)} are different')
         return found
 
-
+# %% ../nbs/build/03_values.ipynb #557f6c83
 class _BytesTag(Tag):
     name, classes = 'bytes', ('builtins.bytes',)
 
@@ -339,7 +341,7 @@ def _as_bytes(data: Any) -> bytes:
     "Bytes, which JSON spells in base64."
     return data if type(data) is bytes else base64.b64decode(_expect(str, data), validate=True)
 
-# %% ../nbs/build/03_values.ipynb #67f5084c
+# %% ../nbs/build/03_values.ipynb #fb82368b
 _PATH = type(Path())  # the class of this machine
 
 
@@ -357,7 +359,7 @@ def pack_path(
             return inside.relative_to(above).as_posix()
     raise ValueError(f'{path.as_posix()} is not inside root={root.as_posix()!r}; give a root above it, or none')
 
-
+# %% ../nbs/build/03_values.ipynb #7b19c9b6
 def check_path(
     text: str,  # of a document
     root: Optional[Path],  # folder that it must stay inside of, or None
@@ -380,9 +382,10 @@ def read_path(
     check_path(text, root)
     return Path(text) if root is None else root / text
 
-
+# %% ../nbs/build/03_values.ipynb #21d5fe3e
 class _PathTag(Tag):
     name = 'path'
+    remedy = 'make it a pathlib.Path'
     classes = tuple(dotted(c) for c in type(Path()).__mro__ if issubclass(c, PurePath)) + (
         'pathlib.PureWindowsPath',
         'pathlib.WindowsPath',
@@ -397,17 +400,17 @@ class _PathTag(Tag):
     def read(self, data, place, reading, depth):
         return read_path(_expect(str, data), reading.root)
 
-# %% ../nbs/build/03_values.ipynb #21886f89
+# %% ../nbs/build/03_values.ipynb #c8aff882
 for _tag in (_TupleTag(), _SetTag(), _FrozensetTag(), _DictTag(), _BytesTag(), _PathTag()):
     _register(_tag)
 
-# %% ../nbs/build/03_values.ipynb #1c567636
+# %% ../nbs/build/03_values.ipynb #ef98ad14
 READABLE_ITEMS = 256  # longer arrays are stored as bytes
 MAX_ARRAY_BYTES = 1 << 30  # an array of more than 1 GiB is refused, on writing and before it is allocated
 _ARRAY_KINDS = 'biufc'  # bool, int, uint, float, complex: no objects, no text
 _DTYPE = re.compile(r'[<>|][biufc](1|2|4|8|16)')  # NumPy's own parser reads far more, tuples and comments among it
 
-
+# %% ../nbs/build/03_values.ipynb #50963b1b
 class ArrayData(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "An n-dimensional array as data."
 
@@ -416,7 +419,7 @@ class ArrayData(Struct, omit_defaults=True, forbid_unknown_fields=True):
     values: Union[list[Union[int, float, bool]], UnsetType] = UNSET  # items in C order, if they are few and finite
     data: Union[bytes, UnsetType] = UNSET  # else the bytes in C order
 
-
+# %% ../nbs/build/03_values.ipynb #621e3503
 def pack_array(
     x: Any,  # a plain NumPy array
 ) -> ArrayData:
@@ -437,7 +440,7 @@ def pack_array(
             return ArrayData(x.dtype.str, shape, values=values)
     return ArrayData(x.dtype.str, shape, data=x.tobytes())
 
-# %% ../nbs/build/03_values.ipynb #ec65c9cf
+# %% ../nbs/build/03_values.ipynb #84d482b5
 def _array_size(data: ArrayData) -> int:
     "How many items an array has. Raises ValueError if the parts of `data` do not fit each other."
     if not _DTYPE.fullmatch(data.dtype):
@@ -455,7 +458,7 @@ def _array_size(data: ArrayData) -> int:
         raise ValueError(f'shape {data.shape} wants {size} items, found {found:g}')
     return size
 
-
+# %% ../nbs/build/03_values.ipynb #cd89b5d3
 def unpack_array(
     data: ArrayData,  # of a document
 ) -> Any:  # a NumPy array in memory of its own
@@ -472,7 +475,7 @@ def unpack_array(
         raise ValueError('a bool array holds bytes other than 0 and 1')
     return np.frombuffer(bytearray(data.data), dtype=dtype).reshape(data.shape)
 
-
+# %% ../nbs/build/03_values.ipynb #e2fa7198
 def _array_of_values(data: ArrayData, dtype: Any) -> Any:
     "An array of numbers that are written out; they must be exactly of its dtype."
     import numpy as np
@@ -488,7 +491,7 @@ def _typed(v: Any) -> tuple:
     "A number and its class: 1 and 1.0 are equal, and not the same."
     return type(v), v
 
-# %% ../nbs/build/03_values.ipynb #27530d89
+# %% ../nbs/build/03_values.ipynb #679f55da
 class _ArrayTag(Tag):
     name, classes = 'ndarray', ('numpy.ndarray', 'numpy.ma.MaskedArray', 'numpy.matrix', 'numpy.memmap')
 
@@ -501,7 +504,7 @@ class _ArrayTag(Tag):
     def read(self, data, place, reading, depth):
         return unpack_array(msgspec.convert(data, ArrayData))
 
-
+# %% ../nbs/build/03_values.ipynb #1425b995
 class _TensorTag(Tag):
     name, classes = 'tensor', ('torch.Tensor', 'torch.nn.parameter.Parameter')
 
@@ -521,7 +524,7 @@ class _TensorTag(Tag):
             raise ValueError(f'a tensor has no dtype {data["dtype"]}')
         return import_module('torch').from_numpy(array) if reading.makes else Stand('tensor')
 
-# %% ../nbs/build/03_values.ipynb #5ef6131c
+# %% ../nbs/build/03_values.ipynb #1a06a2a9
 _PICTURE_BITS = {  # Pillow's modes, and bits a pixel
     '1': 1, 'L': 8, 'P': 8, 'LA': 16, 'I;16': 16, 'RGB': 24, 'YCbCr': 24, 'HSV': 24, 'LAB': 24,
     'RGBA': 32, 'CMYK': 32, 'I': 32, 'F': 32,
@@ -542,9 +545,10 @@ def _why_not_picture(x: Any) -> Optional[str]:
     if max(x.size) >= MAX_SIDE or min(x.size) < 1:
         return f'cannot store a picture of {x.size[0]} × {x.size[1]} pixels; expected sides of 1 to {MAX_SIDE - 1}'
 
-
+# %% ../nbs/build/03_values.ipynb #9d1e398a
 class _PictureTag(Tag):
     name, classes = 'image', ('PIL.Image.Image',)
+    remedy = 'give a plain picture: image.copy(), with an empty info'
 
     def pack(self, x, place, packing, depth):
         if message := _why_not_picture(x):
@@ -564,7 +568,7 @@ class _PictureTag(Tag):
             picture.putpalette(data['palette'])
         return picture
 
-
+# %% ../nbs/build/03_values.ipynb #a3bcc833
 def _check_picture(data: dict) -> bytes:
     "The pixels of a picture. Raises ValueError if its parts do not fit; Pillow allocates before it looks."
     wanted = {'mode', 'size', 'data'} | ({'palette'} if data.get('mode') == 'P' else set())
@@ -584,7 +588,7 @@ def _check_picture(data: dict) -> bytes:
             raise ValueError('expected a palette of up to 256 colours, each of three numbers from 0 to 255')
     return pixels
 
-# %% ../nbs/build/03_values.ipynb #7322b62a
+# %% ../nbs/build/03_values.ipynb #3a165763
 class _NumbersTag(Tag):
     "A value that is a few numbers."
 
@@ -608,7 +612,7 @@ class _NumbersTag(Tag):
             return self.stand(numbers)
         return getattr(reading.classes, self.cls)(*numbers)
 
-
+# %% ../nbs/build/03_values.ipynb #eec87bf1
 class _SizeTag(_NumbersTag):
     name, classes, count, cls = 'size', ('icevision.utils.imageio.ImgSize',), 2, 'ImgSize'
 
@@ -625,11 +629,11 @@ class _BoxTag(_NumbersTag):
     def stand(self, numbers):
         return Stand(self.name)
 
-
+# %% ../nbs/build/03_values.ipynb #a3b9194e
 for _tag in (_ArrayTag(), _TensorTag(), _PictureTag(), _SizeTag(), _BoxTag()):
     _register(_tag)
 
-# %% ../nbs/build/03_values.ipynb #153675c4
+# %% ../nbs/build/03_values.ipynb #934e04ca
 class _NoIcevision:
     "Says what is missing when a box or a size is to be made without icevision."
 
@@ -640,7 +644,7 @@ class _NoIcevision:
 _EVERYTHING = Reading(classes=_NoIcevision())
 LOOKING = Reading()  # looks at values without making them
 
-# %% ../nbs/build/03_values.ipynb #658614b1
+# %% ../nbs/build/03_values.ipynb #2ebeb56d
 _BYTES_IN = {'$ndarray': 'data', '$tensor': 'data', '$image': 'data'}  # tags that hold bytes in a field
 _MAX_DATA_DEPTH = 4 * MAX_DEPTH  # lists and dicts of plain data: a tagged value is at most three of them
 

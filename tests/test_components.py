@@ -1,14 +1,15 @@
-"""The cases of the lesson Who keeps what, which hold every component and oddity that icevision records are known for, in every format; and files of version 1 that must stay readable."""
+"""The cases of the lessons, which hold every component and oddity that icevision records are known for, in every format; and files of version 1 that must stay readable."""
 import sys
 from pathlib import Path
 
 import pytest
 
-from redaction_serde.cases import CASES, StickMetadata, ids_of_every_kind, keypoints, the_same_record_twice
+from redaction_serde.lessons.cases import CASES, StickMetadata, ids_of_every_kind, keypoints, the_same_record_twice
 from redaction_serde.fidelity import compare
-from redaction_serde.formats import ENCODERS, FORMATS, broken_references, decode
+from redaction_serde.checks import broken_references
+from redaction_serde.errors import SerdeError
 from redaction_serde.records import dumps, loads
-from redaction_serde.schema import SerdeError
+from redaction_serde.wire.registry import FORMATS, WIRES, decode
 
 from icevision.core import KeypointsMetadata
 from icevision.parsers import COCOKeypointsMetadata
@@ -53,7 +54,7 @@ def test_order_and_keys_survive():
     assert [r.record_id for r in loads(dumps(ids_of_every_kind()))] == [r.record_id for r in ids_of_every_kind()]
 
 
-@pytest.mark.parametrize('format', ENCODERS)
+@pytest.mark.parametrize('format', WIRES)
 @pytest.mark.parametrize('name', WRITTEN)
 def test_version_1_stays_what_it_is(name, format):
     """Files written when version 1 was fixed: they load to the same records, and those are written to the same bytes."""
@@ -63,10 +64,10 @@ def test_version_1_stays_what_it_is(name, format):
 
 
 def test_golden_files_are_all_there():
-    assert len(WRITTEN) >= 19 and {path.name for path in GOLDEN.iterdir()} == {f'{name}.{format}' for name in WRITTEN for format in ENCODERS}
+    assert len(WRITTEN) >= 19 and {path.name for path in GOLDEN.iterdir()} == {f'{name}.{format}' for name in WRITTEN for format in WIRES}
 
 
 if __name__ == '__main__':  # python tests/test_components.py CASE ... writes files of these cases: only for a new case, or a new version
     for name in sys.argv[1:]:
-        for format in ENCODERS:
+        for format in WIRES:
             if not (GOLDEN/f'{name}.{format}').exists(): (GOLDEN/f'{name}.{format}').write_bytes(dumps(CASES[name](), format))

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from redaction_serde.formats import broken_references, decode, unzip_bytes, zip_bytes
+from redaction_serde.checks import broken_references
+from redaction_serde.errors import Limits, SerdeError
 from redaction_serde.records import loads
-from redaction_serde.schema import Limits, SerdeError, from_value
+from redaction_serde.values import from_value
+from redaction_serde.wire.registry import decode, unzip_bytes, zip_bytes
 
 GOLDEN = sorted((Path(__file__).parent/'golden').glob('*'))
-SECONDS, TRIES, SEED = float(os.environ.get('FUZZ_SECONDS', 0)), 6000, os.environ.get('FUZZ_SEED', '0')
+SECONDS, TRIES, SEED = float(os.environ.get("FUZZ_SECONDS", 0)), int(os.environ.get("FUZZ_TRIES", 6000)), os.environ.get('FUZZ_SEED', '0')
 WORDS = [b'NaN', b'Infinity', b'-1', b'1e999', b'1e-999', b'99999999999999999999', b'null', b'true', b'""', b'{}', b'[]', b'[[]]', b'"\\ud800"', b'\xff', b'\x00', b'../', b'/etc/passwd',
          b'{"$tuple":[1]}', b'{"$ndarray":{"dtype":"<f8","shape":[99999999999],"data":""}}', b'{"$ndarray":{"dtype":"|O","shape":[1],"values":[1]}}',
          b'{"$dict":[[[],1]]}', b'{"$path":1}', b'{"$image":{"mode":"P","size":[1,1],"data":"AA==","palette":[999]}}', b'[' * 3000, b'{"a":' * 3000, b'"__class__"', b'"composite"',

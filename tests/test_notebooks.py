@@ -11,13 +11,20 @@ PARTS = ('learn', 'build', 'compare', 'reference')
 
 def test_none_is_overlooked():
     parts = [part_of(name) for name in NOTEBOOKS]
-    assert len(NOTEBOOKS) == 18 and set(parts) == {'', *PARTS}
+    assert len(NOTEBOOKS) == 25 and set(parts) == {'', *PARTS}
     assert [name for name in NOTEBOOKS if not part_of(name)] == ['index.ipynb']
 
 
 def test_nbdev_finds_the_same():
     from nbdev.doclinks import nbglob
     assert {path.resolve() for path in nbglob(NBS, as_path=True)} == set(NOTEBOOKS.values())
+
+
+def test_lessons_export_nothing():
+    for name, path in NOTEBOOKS.items():
+        if part_of(name) not in ('learn', 'compare'): continue
+        exporting = [c.source for c in nbformat.read(path, 4).cells if '#| export' in c.source or '#| default_exp' in c.source or 'nbdev_export' in c.source]
+        assert not exporting, name
 
 
 def test_names_of_files_are_unique():

@@ -1,5 +1,7 @@
 """The project keeps its own house: exports, notebooks, README, wheel, imports, workflows, set-up."""
+import ast
 import base64
+import importlib
 import json
 import os
 import re
@@ -128,6 +130,44 @@ def test_formats_are_light():
     results = [run(sys.executable, '-c', code).stdout.split(maxsplit=1) for _ in range(5)]
     assert all(found.strip() == '[]' for _, found in results)
     assert min(float(seconds) for seconds, _ in results) < 0.3
+
+
+LESSONS_ROOM = 'redaction_serde.lessons'
+LAZILY = {'redaction_serde/cli.py': 'pages', 'redaction_serde/pipelines.py': 'toys'}  # the demo, and the names of the article
+
+
+def imports_of(path):
+    """(full name of what a module of the package imports, whether that is inside of a function)."""
+    package = path.relative_to(ROOT).with_suffix('').parts[:-1]
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import): names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = '.'.join(package[:len(package) - node.level + 1]) if node.level else ''
+            module = '.'.join(filter(None, [start, node.module]))
+            names = [f'{module}.{a.name}' for a in node.names]
+        else: continue
+        for name in names: yield name, id(node) in inside
+
+
+def test_the_product_does_not_know_the_lessons():
+    """Only the demo makes pages, and only old names of the article lead to toys; both when they are asked for."""
+    found = {}
+    for path in sorted((ROOT/'redaction_serde').rglob('*.py')):
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith('redaction_serde/lessons/') or is_written_by_hand(name.removeprefix('redaction_serde/'), path.read_text()): continue
+        for imported, lazily in imports_of(path):
+            if not imported.startswith(LESSONS_ROOM): continue
+            assert lazily, (name, imported)
+            found[name] = imported.removeprefix(f'{LESSONS_ROOM}.').partition('.')[0]
+    assert found == LAZILY
+
+
+@pytest.mark.parametrize('old, new, name', [('documents', 'pages', 'make_documents'), ('cases', 'cases', 'CASES'), ('hexdump', 'hexdump', 'hexdump')])
+def test_old_names_of_rooms_lead_to_the_lessons(old, new, name):
+    before, after = (importlib.import_module(f'redaction_serde.{module}') for module in (old, f'lessons.{new}'))
+    assert before.__all__ == after.__all__ and getattr(before, name) is getattr(after, name)
 
 
 def test_front_door():

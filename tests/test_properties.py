@@ -12,11 +12,14 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from test_round_trip import alike, boxes, class_maps, finite, ids, numbers, plain, text
 
-from redaction_serde.cases import StickMetadata
+from redaction_serde.lessons.cases import StickMetadata
 from redaction_serde.fidelity import compare, round_trip
-from redaction_serde.formats import ENCODERS, broken_references, decode, encode
-from redaction_serde.records import CODECS, CustomCodec, dumps, from_document, iter_records, loads, parse_coco, save, write_records
-from redaction_serde.schema import EncodeError
+from redaction_serde.checks import broken_references
+from redaction_serde.components import _DECLARED
+from redaction_serde.errors import EncodeError
+from redaction_serde.records import dumps, from_document, iter_records, loads, parse_coco, save, write_records
+from redaction_serde.records.classes import component_class
+from redaction_serde.wire.registry import WIRES, decode, encode
 
 import torch
 from icevision import parsers, tasks
@@ -139,17 +142,17 @@ def filled(draw, cls):
 
 
 def test_nothing_is_left_out():
-    assert FILL.keys() == {cls for cls, codec in CODECS.items() if not isinstance(codec, CustomCodec)}
+    assert FILL.keys() == {component_class(component.name) for component in _DECLARED}
 
 
 @pytest.mark.parametrize('cls', FILL, ids=lambda c: c.__name__)
 def test_every_component_in_every_format(cls):
     @settings(max_examples=max(settings().max_examples // 4, 20))
-    @given(st.lists(filled(cls), min_size=1, max_size=3), st.sampled_from(list(ENCODERS)))
+    @given(st.lists(filled(cls), min_size=1, max_size=3), st.sampled_from(list(WIRES)))
     def check(records, other):
         before = RecordCollection(None).new(records)
         document = None
-        for format in ENCODERS:
+        for format in WIRES:
             data = dumps(before, format)
             again = loads(data)
             report = compare(before, again)
@@ -169,7 +172,7 @@ def test_streams_say_the_same(tmp_path_factory, records, suffix):
     assert compare(RecordCollection(None).new(records), RecordCollection(None).new(list(iter_records(path))))
 
 
-@given(st.lists(st.tuples(filled(BBoxesRecordComponent), st.one_of(st.none(), filled(InstanceMasksRecordComponent))), max_size=3), st.sampled_from(list(ENCODERS)))
+@given(st.lists(st.tuples(filled(BBoxesRecordComponent), st.one_of(st.none(), filled(InstanceMasksRecordComponent))), max_size=3), st.sampled_from(list(WIRES)))
 def test_predictions(pairs, format):
     before = []
     for pred, truth in pairs:
@@ -189,7 +192,7 @@ UNHOLDABLE = {'NaN': math.nan, 'infinity': -math.inf, 'a lone surrogate': 'a\ud8
 def test_it_is_kept_or_named(what, record, wrap):
     value, collection = UNHOLDABLE[what], RecordCollection(None).new([record])
     record.reviewed = wrap(value)
-    for format in ENCODERS:
+    for format in WIRES:
         try: data = dumps(collection, format)
         except EncodeError as e:
             assert any(p.path.replace('.attrs', '').startswith('$.records[0].reviewed') for p in e.problems)
@@ -225,7 +228,7 @@ def test_real_files_read_in_another_process(real_data, tmp_path):
     wanted = {}
     for name, collection in real_collections(real_data):
         assert len(collection)
-        for format in ENCODERS:
+        for format in WIRES:
             save(collection, tmp_path/f'{name}.{format}')
             wanted[f'{name}.{format}'] = hashlib.sha256(dumps(collection)).hexdigest()
             assert round_trip(collection, format)
@@ -235,7 +238,7 @@ def test_real_files_read_in_another_process(real_data, tmp_path):
         assert found == wanted, done.stderr
 
 
-@pytest.mark.parametrize('format', ENCODERS)
+@pytest.mark.parametrize('format', WIRES)
 @pytest.mark.parametrize('n', [0, 1, 499, 500, 501, 1200])
 def test_predictions_in_batches(n, format):
     """A prediction is two records: batches end between them or not."""

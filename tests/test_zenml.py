@@ -16,6 +16,7 @@ from zenml.enums import StackComponentType, VisualizationType
 from redaction_serde import pipelines
 from redaction_serde.boxes import count_boxes
 from redaction_serde.fidelity import compare
+from redaction_serde.lessons import toys
 from redaction_serde.materializers import RecordCollectionMaterializer
 from redaction_serde.pipelines import BatchMaterializer
 from redaction_serde.records import parse_coco
@@ -24,6 +25,11 @@ from redaction_serde.errors import DecodeError, SerdeError
 from icevision.data import RecordCollection
 
 pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.mark.parametrize('name', ['MyCustomObject', 'MyCustomMaterializer', 'BatchOf3Materializer', 'read_integer', 'basic_pipeline'])
+def test_names_of_the_article_are_where_they_were(name):
+    assert getattr(pipelines, name) is getattr(toys, name)
 
 
 @pytest.fixture
@@ -37,10 +43,10 @@ def versions(name='redacted_pages'): return {v.id for v in Client().list_artifac
 # ---- on the embedded store
 
 def test_a_run_is_taken_from_the_cache():
-    first, again = pipelines.basic_pipeline(), pipelines.basic_pipeline()
+    first, again = toys.basic_pipeline(), toys.basic_pipeline()
     assert statuses(again) == {'read_integer': 'cached'}
     assert first.steps['read_integer'].outputs['output'][0].id == again.steps['read_integer'].outputs['output'][0].id
-    assert statuses(pipelines.basic_pipeline.with_options(enable_cache=False)()) == {'read_integer': 'completed'}
+    assert statuses(toys.basic_pipeline.with_options(enable_cache=False)()) == {'read_integer': 'completed'}
 
 
 def test_annotations_are_never_taken_from_the_cache(pages_at):
@@ -55,7 +61,7 @@ def slowness():
 
 
 def test_a_run_costs_no_more_than_three_seconds():
-    run = pipelines.basic_pipeline.with_options(enable_cache=False)
+    run = toys.basic_pipeline.with_options(enable_cache=False)
     run()
     found = []
     for _ in range(4):
@@ -67,8 +73,8 @@ def test_a_run_costs_no_more_than_three_seconds():
 
 def test_cloudpickle_and_ours(monkeypatch):
     from zenml.materializers.materializer_registry import materializer_registry
-    monkeypatch.delitem(materializer_registry.materializer_types, pipelines.MyCustomObject, raising=False)
-    found = [p.with_options(enable_cache=False)().steps['read_custom_object'].outputs['output'][0] for p in (pipelines.custom_pipeline, pipelines.custom_text_pipeline)]
+    monkeypatch.delitem(materializer_registry.materializer_types, toys.MyCustomObject, raising=False)
+    found = [p.with_options(enable_cache=False)().steps['read_custom_object'].outputs['output'][0] for p in (toys.custom_pipeline, toys.custom_text_pipeline)]
     assert [v.materializer.attribute for v in found] == ['CloudpickleMaterializer', 'MyCustomMaterializer']
     assert [v.load().name for v in found] == ['aria', 'aria']
     assert {p.name: p.read_bytes() for p in Path(found[1].uri).iterdir()} == {'data.txt': b'aria'}
@@ -77,12 +83,12 @@ def test_cloudpickle_and_ours(monkeypatch):
 @pytest.mark.parametrize('name', ['aria', '', 'Ārija\r\n\x1a', '修訂'])
 def test_a_custom_object_comes_back(name):
     artifact = folder_in_the_store()
-    pipelines.MyCustomMaterializer(artifact).save(pipelines.MyCustomObject(name))
-    assert pipelines.MyCustomMaterializer(artifact).load(pipelines.MyCustomObject).name == name
+    toys.MyCustomMaterializer(artifact).save(toys.MyCustomObject(name))
+    assert toys.MyCustomMaterializer(artifact).load(toys.MyCustomObject).name == name
 
 
 def test_items_and_batches(pages_at, pages):
-    for p, parts in ((pipelines.item_pipeline, 4), (pipelines.batch_pipeline, 2)):
+    for p, parts in ((toys.item_pipeline, 4), (toys.batch_pipeline, 2)):
         run = p.with_options(enable_cache=False)(*pages_at)
         assert sum(name.startswith('map:') for name in run.steps) == parts
         assert run.steps['total'].outputs['boxes'][0].load() == sum(map(count_boxes, pages))
@@ -211,7 +217,7 @@ def test_the_same_pipelines_on_s3(on_s3, pages_at, pages):
     version = run.steps['load_annotations'].outputs['redacted_pages'][0]
     assert version.uri.startswith('s3://redactions/') and f"{version.uri.removeprefix('s3://redactions/')}/records.json" in on_s3.keys()
     assert compare(pages, version.load())
-    for p in (pipelines.item_pipeline, pipelines.batch_pipeline):
+    for p in (toys.item_pipeline, toys.batch_pipeline):
         run = p.with_options(enable_cache=False)(*pages_at)
         assert run.steps['load_annotations'].outputs['redacted_pages'][0].uri.startswith('s3://')
         assert run.steps['total'].outputs['boxes'][0].load() == sum(map(count_boxes, pages))
@@ -242,7 +248,7 @@ def test_s3_goes_away_in_the_middle_of_a_save(on_s3, pages_at, victim, monkeypat
         write(self, name, content)
     monkeypatch.setattr(RecordCollectionMaterializer, '_write', dying)
     before, runs = versions(), {r.id for r in Client().list_pipeline_runs(size=1000)}
-    with pytest.raises(Exception) as e: pipelines.batch_pipeline.with_options(enable_cache=False)(*pages_at)
+    with pytest.raises(Exception) as e: toys.batch_pipeline.with_options(enable_cache=False)(*pages_at)
     assert 'the artifact store cannot be written' in ' '.join(chain(e.value)) and 'Nothing has been registered' in ' '.join(chain(e.value))
     assert on_s3.process.poll() is not None and versions() == before
     run, = (r for r in Client().list_pipeline_runs(size=1000) if r.id not in runs)
@@ -276,8 +282,9 @@ import sys
 from redaction_serde.compat import prepare_icevision, prepare_zenml
 prepare_icevision(); prepare_zenml(sys.argv[1])
 from redaction_serde import pipelines
-pipelines.basic_pipeline()
-for p in (pipelines.collection_pipeline, pipelines.item_pipeline, pipelines.batch_pipeline): p(*sys.argv[2:])
+from redaction_serde.lessons import toys
+toys.basic_pipeline()
+for p in (pipelines.collection_pipeline, toys.item_pipeline, toys.batch_pipeline): p(*sys.argv[2:])
 '''
 
 

@@ -39,7 +39,7 @@ MOVED = {  # pages that had another address once: an address, once given, leads 
     'json': 'learn/json',
     'binary_formats': 'learn/binary_formats',
     'materialisation': 'learn/materialisation',
-    'documents': 'build/documents',
+    'documents': 'build/pages',
     'schema': 'build/schema',
     'records': 'build/records',
     'formats': 'build/formats',
@@ -126,7 +126,7 @@ def plain(text): return re.sub(r'\s+', ' ', re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\
 
 def api_page(modules, about, links):
     """All public names by module, each with the first line of its docstring."""
-    order = [m for m in ('schema', 'formats', 'compat', 'records', 'fidelity', 'visual', 'documents', 'hexdump', 'pickles', 'materializers', 'cli') if m in modules]
+    order = [m for m in ('schema', 'formats', 'compat', 'records', 'fidelity', 'visual', 'materializers', 'pipelines', 'pickles', 'cli') if m in modules]
     lines = ['# API index', '', '> Every public name, by module, with the notebook that explains it.', '']
     for module in [*order, *sorted(set(modules) - set(order))]:
         page, entries = modules[module]

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']   # what the kernel asks for
 OURS = ['msgspec', 'fastcore', 'protobuf', 'typing-extensions']              # what the lessons ask for, of what there is for Pyodide
 IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}    # their names in an import statement
-ROOMS = {'schema', 'formats', 'hexdump', 'pickles'}                          # modules of ours that need nothing else, or whole rooms
+ROOMS = {'schema', 'formats', 'pickles', 'lessons.hexdump', 'lessons.listings', 'lessons.tracer'}  # modules of ours that need nothing else, or whole rooms
 NEVER = {'subprocess', 'signal', 'socket', 'multiprocessing', 'ctypes', 'resource'}  # can be imported there, but not used
 ENOUGH = .45  # a lesson is offered if at least this part of its cells can run
 

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['detection_record_collection_to_json', 'detection_json_str_to_record_collection', 'COCOMaterializerParser']
 
-# %% ../../nbs/build/28_article_names.ipynb #f2504885
+# %% ../../nbs/build/28_article_names.ipynb #ec5c1a7d
 from typing import Any, Iterator, Optional
 
 from .version_0 import migrate_v0
 from ..document import Document
 from ..records.verbs import dumps, from_document, loads
 
-# %% ../../nbs/build/28_article_names.ipynb #ea8e4b8e
+# %% ../../nbs/build/28_article_names.ipynb #2aa706ff
 from icevision.core.record import autofix_records
 from icevision.data import RecordCollection, SingleSplitSplitter
 from icevision.parsers import Parser
 
-# %% ../../nbs/build/28_article_names.ipynb #40069831
+# %% ../../nbs/build/28_article_names.ipynb #e23cc3b0
 def detection_record_collection_to_json(
     rcoll: RecordCollection,  # records of any kind, not only of detection
 ) -> str:  # JSON, version 1
@@ -31,7 +31,7 @@ def detection_json_str_to_record_collection(
     "The article's reader: a collection from JSON text. Raises `DecodeError` with every problem."
     return loads(records)
 
-# %% ../../nbs/build/28_article_names.ipynb #125589a3
+# %% ../../nbs/build/28_article_names.ipynb #3264fd2c
 class COCOMaterializerParser(Parser):
     "An icevision parser over records that are decoded already; it gives them back as they are."
 
@@ -77,7 +77,7 @@ class COCOMaterializerParser(Parser):
             return [records]
         return records.make_splits(data_splitter)
 
-
+# %% ../../nbs/build/28_article_names.ipynb #aca56b65
 def _collection(records: Any) -> RecordCollection:
     "The collection in whatever the parser was given."
     if isinstance(records, (str, bytes)):

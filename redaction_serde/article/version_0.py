@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['migrate_v0', 'ArticleList']
 
-# %% ../../nbs/build/26_article_list.ipynb #0eac83fb
+# %% ../../nbs/build/26_article_list.ipynb #a584a260
 from typing import Any, Optional
 
 import msgspec
@@ -15,14 +15,14 @@ from ..errors import DecodeError, Limits, Problems, over_limit
 from ..kinds.labels import ClassMapData
 from ..wire.format import NOT_WHOLE, Wire, check_size
 
-# %% ../../nbs/build/26_article_list.ipynb #a365a950
+# %% ../../nbs/build/26_article_list.ipynb #22ddb54c
 _COMPONENTS = {'label_ids': 'InstancesLabels', 'bboxes': 'BBoxes', 'areas': 'Areas', 'iscrowds': 'IsCrowds'}
 
 
 def _is_item(item: Any) -> bool:
     return isinstance(item, dict) and all(isinstance(item.get(k), dict) for k in ('common', 'detection'))
 
-
+# %% ../../nbs/build/26_article_list.ipynb #7c2fc56a
 class _ClassMaps:
     "The class maps of a list of records: equal ones are one."
 
@@ -41,7 +41,7 @@ class _ClassMaps:
             self.found.append(ClassMapData(classes, background))
         return self._places[key]
 
-
+# %% ../../nbs/build/26_article_list.ipynb #b0452b6e
 def _row(item: dict, keys: list, class_maps: _ClassMaps) -> dict:
     "One of the article's records as plain data of version 1."
     common, detection = item['common'], item['detection']
@@ -57,7 +57,7 @@ def _row(item: dict, keys: list, class_maps: _ClassMaps) -> dict:
     )
     return dict(common=head, detection=row)
 
-# %% ../../nbs/build/26_article_list.ipynb #b0670294
+# %% ../../nbs/build/26_article_list.ipynb #11a06639
 def migrate_v0(
     items: list,  # decoded JSON: a dict with `common` and `detection` for each record
     limits: Limits = Limits(),  # what to accept
@@ -87,7 +87,7 @@ def migrate_v0(
     template = dict(common=dict(record_id=None), detection=empty)
     return Document(Header(class_maps=class_maps.found, layouts=[layout], template=template), records)
 
-# %% ../../nbs/build/26_article_list.ipynb #2f3ebfa8
+# %% ../../nbs/build/26_article_list.ipynb #2f40c05f
 class ArticleList(Wire):
     "The article's bare list, which is only read."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ImageData', 'image_data', 'check_image', 'ImageFile']
 
-# %% ../../nbs/build/08_image_files.ipynb #394ed845
+# %% ../../nbs/build/08_image_files.ipynb #de828e9b
 import hashlib
 from pathlib import PurePath
 from typing import Any, Union
@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from .kind import Field, Kind
 from ..values import pack_path, read_path
 
-# %% ../../nbs/build/08_image_files.ipynb #d0d0984a
+# %% ../../nbs/build/08_image_files.ipynb #b5f4b34b
 class ImageData(Struct, forbid_unknown_fields=True):
     "The bytes of an image file, carried along."
 
@@ -29,7 +29,7 @@ def image_data(
     "The bytes of an image file with their SHA-256."
     return ImageData(hashlib.sha256(data).hexdigest(), data)
 
-
+# %% ../../nbs/build/08_image_files.ipynb #c2349bfb
 def check_image(
     image: ImageData,  # of a document
 ) -> None:
@@ -37,7 +37,7 @@ def check_image(
     if hashlib.sha256(image.data).hexdigest() != image.sha256:
         raise ValueError(f'the embedded image does not match its SHA-256 {image.sha256[:64]!r}')
 
-# %% ../../nbs/build/08_image_files.ipynb #cea8ca4e
+# %% ../../nbs/build/08_image_files.ipynb #2e33222f
 class ImageFile(Kind):
     "The path of an image file, how it is read, and its bytes if they are embedded."
 

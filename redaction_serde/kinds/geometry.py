@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['XYXY', 'Size', 'Boxes', 'ImageSize']
 
-# %% ../../nbs/build/06_geometry.ipynb #721e05d1
+# %% ../../nbs/build/06_geometry.ipynb #034dacee
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Optional, Union
@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from .kind import INTS, NUMBERS, Field, Kind, Lists, Number, fits, plain_numbers
 from ..values import INT_RANGE, scalar
 
-# %% ../../nbs/build/06_geometry.ipynb #97227752
+# %% ../../nbs/build/06_geometry.ipynb #1ee4b423
 XYXY = tuple[Number, Number, Number, Number]
 _SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 _xyxy = attrgetter(*_SIDES)
@@ -98,7 +98,7 @@ class Boxes(Kind):
     def check(self, values, look):
         look.whole_numbers('bboxes', values[0])
 
-# %% ../../nbs/build/06_geometry.ipynb #99f9e1e4
+# %% ../../nbs/build/06_geometry.ipynb #069e4696
 Size = tuple[Number, Number]
 _SIZE_ATTRIBUTES = ('width', 'height', 'original_img_size')
 
@@ -108,7 +108,7 @@ def _same(a: Any, b: Any) -> bool:
     b = scalar(b)
     return type(b) is type(a) and a == b
 
-
+# %% ../../nbs/build/06_geometry.ipynb #d1555314
 class ImageSize(Kind):
     "Width and height of an image, in pixels."
 

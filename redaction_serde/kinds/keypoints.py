@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KeypointsSpec', 'pack_metadata', 'metadata_attributes', 'KeypointsData', 'Keypoints']
 
-# %% ../../nbs/build/10_keypoints.ipynb #ba43d698
+# %% ../../nbs/build/10_keypoints.ipynb #53480d04
 from typing import Any, Optional, Union
 
 from msgspec import UNSET, Struct, UnsetType
@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from .kind import Field, Kind
 from ..values import ArrayData, Packing, Reading, from_value, to_value, unpack_array
 
-# %% ../../nbs/build/10_keypoints.ipynb #3bff4b4e
+# %% ../../nbs/build/10_keypoints.ipynb #49cd82d8
 class KeypointsSpec(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "A `KeypointsMetadata` class, as data."
 
@@ -24,7 +24,7 @@ class KeypointsSpec(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 _SPEC_ATTRIBUTES = {'labels', 'connections'}
 
-
+# %% ../../nbs/build/10_keypoints.ipynb #bc6b6db4
 def pack_metadata(
     cls: type,  # a `KeypointsMetadata` class
     place: Any,  # where it is
@@ -44,7 +44,7 @@ def pack_metadata(
     spec.connections = to_value(lines, (place, 'connections'), packing)
     return spec
 
-
+# %% ../../nbs/build/10_keypoints.ipynb #bd9cd85f
 def metadata_attributes(
     spec: KeypointsSpec,  # of a document
     reading: Reading,  # how values are made
@@ -64,7 +64,7 @@ def _is_line(line: Any) -> bool:
     "Is this a line: from, to, colour?"
     return isinstance(line, list) and len(line) == 3
 
-# %% ../../nbs/build/10_keypoints.ipynb #c7bf3c24
+# %% ../../nbs/build/10_keypoints.ipynb #94afdb00
 class KeypointsData(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "`KeyPoints` of one object."
 
@@ -75,7 +75,7 @@ class KeypointsData(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 _NATURAL = ('<i8', '<f8')  # what KeyPoints makes of a list of numbers
 
-
+# %% ../../nbs/build/10_keypoints.ipynb #1867aae4
 def _identical(a: Any, b: Any) -> bool:
     "Are two attributes the same, arrays to the last bit?"
     if type(a) is not type(b):
@@ -86,7 +86,7 @@ def _identical(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_identical, a, b))
     return a is b or bool(a == b)
 
-
+# %% ../../nbs/build/10_keypoints.ipynb #30968615
 class Keypoints(Kind):
     "A set of points for each object."
 
@@ -138,7 +138,7 @@ class Keypoints(Kind):
             if data.attrs is not UNSET:
                 look.note((*place, 'attrs'), 'attributes of keypoints follow from the points and are not stored')
 
-
+# %% ../../nbs/build/10_keypoints.ipynb #2a0cbb77
 def _check_points(data: ArrayData) -> None:
     "Raises ValueError for an array that cannot be the points of an object."
     array = unpack_array(data)

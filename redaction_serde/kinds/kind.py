@@ -6,7 +6,7 @@
 __all__ = ['Whole', 'Number', 'REQUIRED', 'NUMBERS', 'COUNTS', 'INTS', 'Field', 'widened', 'Lists', 'rows_of', 'fits',
            'plain_numbers', 'flat_lists', 'class_of', 'Kind', 'odd_value']
 
-# %% ../../nbs/build/04_kind.ipynb #e2bd5885
+# %% ../../nbs/build/04_kind.ipynb #4347581f
 from itertools import accumulate, chain
 from typing import Annotated, Any, Iterable, Optional, Union, get_args, get_origin
 
@@ -14,12 +14,12 @@ from msgspec import Meta, Struct
 
 from ..values import INT_RANGE, scalar
 
-# %% ../../nbs/build/04_kind.ipynb #8a84b9d8
+# %% ../../nbs/build/04_kind.ipynb #01fc3425
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # msgspec looks at the range while it parses, for nothing
 Number = Union[Whole, float]
 REQUIRED = ...  # the default of a field that has none
 
-
+# %% ../../nbs/build/04_kind.ipynb #7a20ce18
 class Field(Struct, frozen=True):
     "One stored value of a component."
 
@@ -28,7 +28,7 @@ class Field(Struct, frozen=True):
     default: Any = REQUIRED  # a field that equals its default is not written
     about: str = ''  # units and meaning
 
-# %% ../../nbs/build/04_kind.ipynb #63dcbe75
+# %% ../../nbs/build/04_kind.ipynb #1327ea3a
 def widened(
     type_: Any,  # of a field
 ) -> Any:
@@ -40,7 +40,7 @@ def widened(
         return Union[tuple(map(widened, args))]
     return origin[tuple(map(widened, args))] if origin in (list, tuple) else type_
 
-# %% ../../nbs/build/04_kind.ipynb #5e579d37
+# %% ../../nbs/build/04_kind.ipynb #bdd94338
 class Lists:
     "A list for each record, all of their numbers in one."
 
@@ -99,19 +99,19 @@ class Lists:
         self.flat += other.flat
         self.types |= other.types
 
-# %% ../../nbs/build/04_kind.ipynb #b79cb536
+# %% ../../nbs/build/04_kind.ipynb #506b5755
 def rows_of(
     column: Union[list, Lists],  # values of a field, one a record
 ) -> list:
     "A column with one value for each record."
     return column.rows() if isinstance(column, Lists) else column
 
-# %% ../../nbs/build/04_kind.ipynb #231df9dd
+# %% ../../nbs/build/04_kind.ipynb #8a8bd423
 NUMBERS = frozenset({int, float})
 COUNTS = frozenset({int, bool})
 INTS = frozenset({int})
 
-
+# %% ../../nbs/build/04_kind.ipynb #bf13fde1
 def fits(
     xs: list,  # numbers
     found: Iterable,  # the classes of its items
@@ -122,7 +122,7 @@ def fits(
     whole = xs if len(found) == 1 else [x for x in xs if type(x) is int]
     return min(whole) >= INT_RANGE.start and max(whole) < INT_RANGE.stop
 
-
+# %% ../../nbs/build/04_kind.ipynb #32bc0173
 def plain_numbers(
     xs: Any,  # a list of numbers, or something odd
     types: frozenset = NUMBERS,  # the classes that its field takes
@@ -136,7 +136,7 @@ def plain_numbers(
         found = set(map(type, xs))
     return xs[:] if types >= found and fits(xs, found) else None
 
-
+# %% ../../nbs/build/04_kind.ipynb #acb93038
 def flat_lists(
     lists: list,  # one for each record
     types: frozenset,  # the classes that the field takes
@@ -150,7 +150,7 @@ def flat_lists(
         return None
     return Lists(list(map(len, lists)), flat, 1, found)
 
-# %% ../../nbs/build/04_kind.ipynb #7c0399b0
+# %% ../../nbs/build/04_kind.ipynb #a1660520
 _NAMES_OF_CLASSES = {
     bool: 'number', int: 'number', float: 'number', str: 'text', bytes: 'bytes', list: 'list', tuple: 'tuple',
     dict: 'dict', set: 'set', frozenset: 'set', type(None): 'none',
@@ -170,7 +170,7 @@ def class_of(
     name = type(value).__name__
     return value.name if name == 'Stand' else {'ImgSize': 'tuple'}.get(name, name.lower())
 
-
+# %% ../../nbs/build/04_kind.ipynb #db5a64fc
 class Kind:
     "Attributes of a component, and the fields that they are stored in."
 
@@ -218,7 +218,7 @@ class Kind:
         "What an attribute is set to, for a value that stood aside."
         return value
 
-# %% ../../nbs/build/04_kind.ipynb #8f215a6a
+# %% ../../nbs/build/04_kind.ipynb #7d8099f1
 def odd_value(
     kind: Kind,  # of the attribute
     attribute: str,  # name

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ClassMapData', 'pack_class_map', 'class_map_state', 'OneClassMap', 'Labels']
 
-# %% ../../nbs/build/07_labels.ipynb #b9951486
+# %% ../../nbs/build/07_labels.ipynb #c4a4d767
 from itertools import chain
 from operator import is_
 from typing import Any, Optional, Union
@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from .kind import INTS, Field, Kind, Whole, flat_lists, plain_numbers, rows_of
 from ..values import Packing, Reading, check_hashes, from_value, to_value
 
-# %% ../../nbs/build/07_labels.ipynb #d0aa182f
+# %% ../../nbs/build/07_labels.ipynb #f385b8b2
 class ClassMapData(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "An icevision `ClassMap`."
 
@@ -24,7 +24,7 @@ class ClassMapData(Struct, omit_defaults=True, forbid_unknown_fields=True):
     lock: bool = True  # unknown names raise (True) or are added (False)
     ids: Union[list[tuple[Any, int]], UnsetType] = UNSET  # name and id, if they are not simply positions
 
-
+# %% ../../nbs/build/07_labels.ipynb #8ed6b2b0
 _ATTRIBUTES = {'_id2class', '_class2id', '_background', '_lock'}
 
 
@@ -49,7 +49,7 @@ def pack_class_map(
         data.ids = [(to_value(name, (place, 'ids'), packing), i) for name, i in state['_class2id'].items()]
     return data
 
-
+# %% ../../nbs/build/07_labels.ipynb #6d8b473d
 def class_map_state(
     data: ClassMapData,  # of a document
     reading: Reading,  # how values are made
@@ -64,7 +64,7 @@ def class_map_state(
     background = from_value(data.background, '$.background', reading)
     return dict(_lock=data.lock, _id2class=names, _background=background, _class2id=dict(pairs))
 
-# %% ../../nbs/build/07_labels.ipynb #7ceab28b
+# %% ../../nbs/build/07_labels.ipynb #4bbbb3c6
 _CLASS_MAP = Field('class_map', Union[int, None], 0, "position in the header's `class_maps`; null if unset")
 
 
@@ -88,10 +88,10 @@ class OneClassMap(Kind):
     def check(self, values, look):
         look.class_map(values[0])
 
-# %% ../../nbs/build/07_labels.ipynb #74f455cb
+# %% ../../nbs/build/07_labels.ipynb #1c68f30a
 _TEXT = frozenset({str})
 
-
+# %% ../../nbs/build/07_labels.ipynb #27433a8a
 class Labels(Kind):
     "Class ids and names of objects."
 
@@ -160,7 +160,7 @@ class Labels(Kind):
         elif k is not None:
             look.label_ids(k, ids)
 
-
+# %% ../../nbs/build/07_labels.ipynb #a1e51997
 def _follow(labels: list, ids: list, names: Optional[list]) -> bool:
     "Are labels what the names say for the ids, and of the same classes?"
     if names is None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Mask', 'PolygonMask', 'RLEMask', 'EncodedMask', 'ArrayMask', 'FileMask', 'VocFileMask', 'SemanticFileMask', 'Masks']
 
-# %% ../../nbs/build/09_masks.ipynb #c8f2b1f7
+# %% ../../nbs/build/09_masks.ipynb #f5dcb660
 from typing import Any, ClassVar, Optional, Union
 
 from msgspec import Struct
@@ -13,7 +13,7 @@ from msgspec import Struct
 from .kind import NUMBERS, Field, Kind, fits
 from ..values import ArrayData, unpack_array
 
-# %% ../../nbs/build/09_masks.ipynb #be060f1f
+# %% ../../nbs/build/09_masks.ipynb #bb52d79c
 def _is_table(x: Any) -> bool:
     "Is this a list of numbers, or of lists of numbers?"
     return type(x) is list and (_are_numbers(x) or all(type(row) is list and _are_numbers(row) for row in x))
@@ -24,7 +24,7 @@ def _are_numbers(xs: list) -> bool:
     found = set(map(type, xs))
     return NUMBERS >= found and fits(xs, found)
 
-
+# %% ../../nbs/build/09_masks.ipynb #08040d69
 class _Mask(Struct, forbid_unknown_fields=True, tag_field='type'):
     "A part of a mask. The tag says of which class."
 
@@ -72,7 +72,7 @@ class _Mask(Struct, forbid_unknown_fields=True, tag_field='type'):
             else:
                 look.value(value, (*place, name))
 
-# %% ../../nbs/build/09_masks.ipynb #1884f48e
+# %% ../../nbs/build/09_masks.ipynb #2599b519
 class PolygonMask(_Mask, tag='polygon'):
     "`Polygon`: lists of x, y, x, y, … in pixels, one list for each part of the object."
 
@@ -101,7 +101,7 @@ class ArrayMask(_Mask, tag='array'):
     arrays: ClassVar = ('data',)
     data: ArrayData
 
-
+# %% ../../nbs/build/09_masks.ipynb #6479251f
 class FileMask(_Mask, tag='file'):
     "`MaskFile`: a picture whose grey values number the objects."
 
@@ -131,10 +131,10 @@ class SemanticFileMask(_Mask, tag='semantic_file'):
 Mask = Union[PolygonMask, RLEMask, EncodedMask, ArrayMask, FileMask, VocFileMask, SemanticFileMask]
 _TYPES = {t.cls: t for t in Mask.__args__}
 
-# %% ../../nbs/build/09_masks.ipynb #a4fbb607
+# %% ../../nbs/build/09_masks.ipynb #688c6409
 _NO_MASKS: list = []  # one list under both names, as in a fresh component
 
-
+# %% ../../nbs/build/09_masks.ipynb #99d734a5
 class Masks(Kind):
     "The parts of a mask, of any mask class, and the decoded array if there is one."
 

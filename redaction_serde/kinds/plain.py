@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['NumberList', 'Mark', 'AnyValue', 'RecordId', 'State']
 
-# %% ../../nbs/build/05_plain_kinds.ipynb #49e6aa99
+# %% ../../nbs/build/05_plain_kinds.ipynb #965c0b65
 from typing import Any, Union
 
 from .kind import COUNTS, NUMBERS, REQUIRED, Field, Kind, Number, Whole, flat_lists, plain_numbers, rows_of
 from ..values import INT_RANGE, Packing, to_value
 
-# %% ../../nbs/build/05_plain_kinds.ipynb #11d55700
+# %% ../../nbs/build/05_plain_kinds.ipynb #4f463d61
 class NumberList(Kind):
     "One list of numbers."
 
@@ -42,7 +42,7 @@ class NumberList(Kind):
     def check(self, values, look):
         look.whole_numbers(self.attribute, values[0])
 
-# %% ../../nbs/build/05_plain_kinds.ipynb #6b607891
+# %% ../../nbs/build/05_plain_kinds.ipynb #da163e0c
 class Mark(Kind):
     "One attribute that is true or false."
 
@@ -63,7 +63,7 @@ class Mark(Kind):
         for c, value in zip(cs, columns[0]):
             setattr(c, self.attribute, value)
 
-# %% ../../nbs/build/05_plain_kinds.ipynb #becbeaf0
+# %% ../../nbs/build/05_plain_kinds.ipynb #194e62a4
 class AnyValue(Kind):
     "One attribute that may hold any plain value."
 
@@ -93,7 +93,7 @@ class AnyValue(Kind):
     def check(self, values, look):
         look.value(values[0], self.attribute)
 
-# %% ../../nbs/build/05_plain_kinds.ipynb #2f80b86f
+# %% ../../nbs/build/05_plain_kinds.ipynb #d13e8a36
 _PLAIN_IDS = frozenset({str, int, bool, float, type(None)})
 
 
@@ -127,7 +127,7 @@ class RecordId(Kind):
     def check(self, values, look):
         look.hashable(values[0], 'record_id')
 
-# %% ../../nbs/build/05_plain_kinds.ipynb #a61348d0
+# %% ../../nbs/build/05_plain_kinds.ipynb #65341abe
 class State(Kind):
     "All attributes of a component, as one value of the user's choice."
 

@@ -6,7 +6,7 @@
 __all__ = ['CLASSES', 'counts_by_referents', 'component_of', 'component_class', 'register_component', 'task_of', 'metadata_class',
            'attribute_count', 'have']
 
-# %% ../../nbs/build/22_classes.ipynb #8df1d19c
+# %% ../../nbs/build/22_classes.ipynb #ba90c24e
 import copyreg
 import gc
 from pkgutil import resolve_name
@@ -21,10 +21,10 @@ from ..kinds.keypoints import KeypointsSpec, metadata_attributes, pack_metadata
 from ..kinds.plain import State
 from ..values import Packing, Reading, dotted
 
-# %% ../../nbs/build/22_classes.ipynb #b254b395
+# %% ../../nbs/build/22_classes.ipynb #d05680f2
 prepare_icevision()
 
-# %% ../../nbs/build/22_classes.ipynb #32b6f330
+# %% ../../nbs/build/22_classes.ipynb #b9f83fb9
 from icevision import tasks
 from icevision.core import (
     BBox, ClassMap, EncodedRLEs, KeypointConnection, KeyPoints, KeypointsMetadata, MaskArray, MaskFile, Polygon, RecordComponent,
@@ -34,13 +34,13 @@ from icevision.core.tasks import Task
 from icevision.parsers import COCOKeypointsMetadata
 from icevision.utils import ImgSize
 
-# %% ../../nbs/build/22_classes.ipynb #e3f7c99d
+# %% ../../nbs/build/22_classes.ipynb #2668a298
 CLASSES = SimpleNamespace(
     BBox=BBox, ClassMap=ClassMap, EncodedRLEs=EncodedRLEs, ImgSize=ImgSize, KeyPoints=KeyPoints, MaskArray=MaskArray,
     MaskFile=MaskFile, Polygon=Polygon, RLE=RLE, SemanticMaskFile=SemanticMaskFile, VocMaskFile=VocMaskFile,
 )
 
-# %% ../../nbs/build/22_classes.ipynb #a878403d
+# %% ../../nbs/build/22_classes.ipynb #c32bd6bf
 _CLASS_OF = {name: resolve_name(component.cls) for name, component in COMPONENTS.items()}
 _COMPONENT_OF = {cls: COMPONENTS[name] for name, cls in _CLASS_OF.items()}
 
@@ -58,7 +58,7 @@ def component_class(
     "The class of a component. KeyError if there is none."
     return _CLASS_OF[name]
 
-
+# %% ../../nbs/build/22_classes.ipynb #a71c8988
 def _update(component: Any, state: dict) -> None:
     "Give a component its state back, as `register_component` does unless told otherwise."
     vars(component).update(state)
@@ -87,7 +87,7 @@ def _is_own(cls: type) -> bool:
     "Is a class one of icevision's record components?"
     return cls.__module__ == 'icevision.core.record_components'
 
-# %% ../../nbs/build/22_classes.ipynb #3953df01
+# %% ../../nbs/build/22_classes.ipynb #2be5632b
 _TASKS = (tasks.common, tasks.detection, tasks.classification, tasks.segmentation)
 
 
@@ -101,7 +101,7 @@ def task_of(
             return task
     return Task(name, order)
 
-# %% ../../nbs/build/22_classes.ipynb #85e1ab26
+# %% ../../nbs/build/22_classes.ipynb #6e0abb8a
 class _MadeOfData(type):
     "The class of metadata classes that were made of a document."
 
@@ -133,7 +133,7 @@ def metadata_class(
 _spec_of: dict = {}
 copyreg.pickle(_MadeOfData, lambda cls: (metadata_class, (_spec_of[cls],)))
 
-# %% ../../nbs/build/22_classes.ipynb #dcf1fc26
+# %% ../../nbs/build/22_classes.ipynb #56638878
 class _Probe:
     def __init__(self):
         self.a = self.b = None
@@ -151,7 +151,7 @@ def attribute_count(
     refs = gc.get_referents(x)
     return len(refs[0]) if len(refs) == 2 and type(refs[0]) is dict else len(refs) - 1
 
-
+# %% ../../nbs/build/22_classes.ipynb #cb13c4ee
 def have(
     xs: list,  # objects of one class
     count: int,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RUN', 'Pack', 'component_class_of', 'Packer', 'stream_of', 'to_document']
 
-# %% ../../nbs/build/23_packing.ipynb #168fb599
+# %% ../../nbs/build/23_packing.ipynb #94b73974
 from copy import copy
 from itertools import chain, islice
 from operator import attrgetter, is_, itemgetter
@@ -35,11 +35,11 @@ from redaction_serde.records.classes import (
 )
 from ..values import Packing, dotted, pack_array, pack_path, show_place, to_value
 
-# %% ../../nbs/build/23_packing.ipynb #0bbbbca2
+# %% ../../nbs/build/23_packing.ipynb #7148aee8
 from icevision.core import BaseRecord
 from icevision.data import Prediction, RecordCollection
 
-# %% ../../nbs/build/23_packing.ipynb #a0cf6c1b
+# %% ../../nbs/build/23_packing.ipynb #8090bc00
 class _TaskPlan:
     "How the components of one task are written."
 
@@ -56,7 +56,7 @@ class _TaskPlan:
         nothing = [[UNSET] * n, [UNSET] * n] if n else [UNSET, UNSET]
         return [*[values[i] for i in self.shape.order], *nothing]
 
-
+# %% ../../nbs/build/23_packing.ipynb #1595a7e4
 class _Plan:
     "How the records of one layout are written."
 
@@ -80,7 +80,7 @@ class _Plan:
             if kind.shares
         ]
 
-
+# %% ../../nbs/build/23_packing.ipynb #5423885a
 class _Group:
     "Records of one plan: for each of its tasks the composites, and for each component those of all records."
 
@@ -102,7 +102,7 @@ class _Group:
         t, c = self.plan.id_place
         return [getattr(component, 'record_id', None) for component in self.members[t][c]]
 
-# %% ../../nbs/build/23_packing.ipynb #0076a20b
+# %% ../../nbs/build/23_packing.ipynb #8ba0a1e4
 class _Shared:
     "Numbers what records share, and puts it in the header."
 
@@ -131,7 +131,7 @@ class _Shared:
         self._kept.clear()
         self.places.clear()
 
-# %% ../../nbs/build/23_packing.ipynb #49629deb
+# %% ../../nbs/build/23_packing.ipynb #7430665c
 class Pack:
     "What kinds need to pack a component."
 
@@ -229,7 +229,7 @@ class Pack:
             reason = e.strerror if isinstance(e, OSError) else e.problems[0].message
             return self.note(steps, f'cannot embed the image {path}: {reason}')
 
-# %% ../../nbs/build/23_packing.ipynb #a8973770
+# %% ../../nbs/build/23_packing.ipynb #2ed73949
 class _Planner:
     "Finds the plans of records."
 
@@ -337,7 +337,7 @@ class _Planner:
         plan = self._plan(tuple([task for _, (task, _) in found]))
         return _Group(plan, [record], [[composites[name]] for name, _ in found], [members for _, (_, members) in found])
 
-
+# %% ../../nbs/build/23_packing.ipynb #02a134e6
 def _arrange(task: _TaskPlan, classes: tuple) -> Any:
     "A function that brings components, which stand in the order of `classes`, into the order of a plan."
     places = [classes.index(cls) for cls in map(component_class_of, task.components)]
@@ -348,7 +348,7 @@ def component_class_of(component: Component) -> type:
     "The class of a component."
     return component_class(component.name)
 
-# %% ../../nbs/build/23_packing.ipynb #15edf9f5
+# %% ../../nbs/build/23_packing.ipynb #da2ac99d
 def _without_twins(components: list, pack: Pack, place: Any) -> list:
     "Components of which no two of a class say the same; a problem is noted if two say different things."
     by_class: dict = {}
@@ -356,6 +356,9 @@ def _without_twins(components: list, pack: Pack, place: Any) -> list:
         by_class.setdefault(type(c), []).append(c)
     kept = []
     for cls, twins in by_class.items():
+        if len(twins) == 1:
+            kept += twins
+            continue
         component = component_of(cls)
         fresh = _content(component, SimpleNamespace(**component.initial), pack)
         said = {_content(component, c, pack): c for c in twins}
@@ -368,8 +371,8 @@ def _without_twins(components: list, pack: Pack, place: Any) -> list:
     return kept
 
 
-def _content(component: Component, c: Any, pack: Pack) -> bytes:
-    "What a component says, as bytes that can be compared."
+def _content(component: Component, c: Any, pack: Pack) -> str:
+    "What a component says, as text that can be compared."
     quiet = pack.quiet()
     quiet.component = component.name
     rows = []
@@ -378,9 +381,9 @@ def _content(component: Component, c: Any, pack: Pack) -> bytes:
     except AttributeError as e:
         quiet.note('', str(e))
     problems = [f'{p.message} {id(c)}' for p in quiet.problems]
-    return msgspec.msgpack.encode([msgspec.to_builtins(rows, builtin_types=(bytes,)), quiet.extras, problems])
+    return repr((rows, quiet.extras, problems))
 
-# %% ../../nbs/build/23_packing.ipynb #e338b38b
+# %% ../../nbs/build/23_packing.ipynb #11c9deb2
 def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
     "The struct of one record of a group; problems are noted."
     plan = group.plan
@@ -391,7 +394,7 @@ def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
     head = (plan.shape.index,) if plan.shape.index else ()
     return plan.shape.wide_struct(*head, *tasks, *own)
 
-
+# %% ../../nbs/build/23_packing.ipynb #84558ea9
 def _pack_task(task: _TaskPlan, composite: Any, members: list, pack: Pack, place: Any) -> Any:
     "The struct of one task of a record."
     pack.place = (place, task.key)
@@ -408,7 +411,7 @@ def _pack_task(task: _TaskPlan, composite: Any, members: list, pack: Pack, place
         data.attrs = _task_attributes(composite, task, pack)
     return data
 
-
+# %% ../../nbs/build/23_packing.ipynb #2c5acc94
 def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> list:
     "The fields of one component."
     noted = len(pack.problems)
@@ -423,7 +426,7 @@ def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -
     pack.extras.pop(component.name, None)
     return _pack_unusual(component, c, pack, task)
 
-# %% ../../nbs/build/23_packing.ipynb #43030b8f
+# %% ../../nbs/build/23_packing.ipynb #9852ed43
 _BOOKKEEPING = {'task', 'composite'}  # attributes of every component that the layout already tells
 
 
@@ -451,7 +454,7 @@ def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> 
         fresh = SimpleNamespace(**component.initial)
         return [value for kind in component.kinds for value in kind.row(fresh, pack.quiet())]
 
-# %% ../../nbs/build/23_packing.ipynb #e3296b80
+# %% ../../nbs/build/23_packing.ipynb #51ae951c
 def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner: str, pack: Pack) -> Any:
     "Attributes that a user has set on a record or a task, as data; UNSET if there are none."
     attributes = {name: value for name, value in vars(thing).items() if name not in skip}
@@ -483,7 +486,7 @@ def _record_attributes(record: Any, plan: _Plan, pack: Pack) -> tuple:
         return is_new, UNSET
     return is_new, _attributes(record, skip, RECORD_NAMES, plan.hidden, 'record', pack)
 
-# %% ../../nbs/build/23_packing.ipynb #048fe825
+# %% ../../nbs/build/23_packing.ipynb #feaea257
 _UNREADABLE = (AttributeError, TypeError, ValueError, LookupError, OverflowError)
 
 
@@ -494,7 +497,7 @@ def _column(kind: Kind, cs: list, pack: Pack) -> Optional[list]:
     except _UNREADABLE:
         return None
 
-
+# %% ../../nbs/build/23_packing.ipynb #869a001b
 def _columns(kind: Kind, cs: list, pack: Pack, odd: set) -> Optional[list]:
     "Columns of a kind, with a regular component in the place of each odd one, which are added to `odd`."
     columns = None if odd else _column(kind, cs, pack)
@@ -513,7 +516,7 @@ def _with_stand_ins(cs: list, odd: set) -> list:
     regular = next((c for i, c in enumerate(cs) if i not in odd), None)
     return [] if regular is None else [regular if i in odd else c for i, c in enumerate(cs)]
 
-
+# %% ../../nbs/build/23_packing.ipynb #ad796c85
 def _odd_components(component: Component, cs: list) -> set:
     "Positions of components with more or fewer attributes than they should have."
     if have(cs, component.usual):
@@ -539,7 +542,7 @@ def _odd_tasks(task: _TaskPlan, composites: list, members: list) -> set:
             odd |= {i for i, c in enumerate(cs) if (c.task.name, c.task.order) != wanted}
     return odd
 
-
+# %% ../../nbs/build/23_packing.ipynb #35e1eb9c
 def _marks(records: list) -> tuple:
     "The `is_new` marks of records, and positions of those that are odd."
     if have(records, 2):
@@ -558,7 +561,7 @@ def _mark(record: Any) -> Any:
     except AttributeError:
         return UNSET
 
-# %% ../../nbs/build/23_packing.ipynb #aa30ec9f
+# %% ../../nbs/build/23_packing.ipynb #8405880e
 def _pack_columns(group: _Group, pack: Pack) -> tuple:
     "Columns for a group, and positions of the odd records, whose places hold nothing of theirs; (None, …) if there is no regular one."
     n, odd, columns = len(group.records), set(), []
@@ -577,11 +580,11 @@ def _pack_columns(group: _Group, pack: Pack) -> tuple:
     marks, more = _marks(group.records)
     return [*columns, marks, [UNSET] * n], odd | more
 
-# %% ../../nbs/build/23_packing.ipynb #eee659ba
+# %% ../../nbs/build/23_packing.ipynb #e86106e5
 RUN = 334  # records that are packed together: three runs are a batch
 _FEW = 4  # records for which columns do not pay
 
-
+# %% ../../nbs/build/23_packing.ipynb #1ceb2b41
 def _pack_group(group: _Group, places: list, pack: Pack) -> Block:
     "Records of one plan as a block."
     n, shape = len(group.records), group.plan.shape
@@ -597,7 +600,7 @@ def _pack_group(group: _Group, places: list, pack: Pack) -> Block:
                 column[i] = value
     return Block(shape, columns=columns)
 
-
+# %% ../../nbs/build/23_packing.ipynb #38e8ca98
 def _number(group: _Group, places: list, pack: Pack) -> None:
     "Number what the records of a group share, in their order."
     sharing = group.plan.sharing
@@ -617,7 +620,7 @@ def _known(kind: Kind, cs: list, pack: Pack) -> bool:
     things = {id(thing) for c in cs for thing in kind.shared(c)}
     return pack.shared.places.keys() >= things - {id(None)}
 
-
+# %% ../../nbs/build/23_packing.ipynb #cdddc30b
 def _pack_run(records: list, start: int, packer: 'Packer') -> list:
     "Blocks of some records, in their order."
     places = [(_RECORDS, start + i) for i in range(len(records))]
@@ -634,7 +637,7 @@ def _pack_run(records: list, start: int, packer: 'Packer') -> list:
 
 _RECORDS = ('$', 'records')
 
-
+# %% ../../nbs/build/23_packing.ipynb #a886a895
 def _pack_mixed(records: list, places: list, packer: 'Packer') -> list:
     "Blocks of records that have not one plan: those of each are packed together, and brought back into order."
     alone = []
@@ -655,7 +658,7 @@ def _pack_mixed(records: list, places: list, packer: 'Packer') -> list:
             rows[i] = row
     return list(row_blocks(rows, packer.header))
 
-
+# %% ../../nbs/build/23_packing.ipynb #7d77f249
 def _together(plan: _Plan, groups: list) -> _Group:
     "Groups of one record each as one group."
     records = [group.records[0] for group in groups]
@@ -665,7 +668,7 @@ def _together(plan: _Plan, groups: list) -> _Group:
     ]
     return _Group(plan, records, composites, members)
 
-
+# %% ../../nbs/build/23_packing.ipynb #6ba8af7e
 def _merged(blocks: list) -> list:
     "Blocks of one layout that follow each other as one."
     merged: list = []
@@ -680,7 +683,7 @@ def _merged(blocks: list) -> list:
             merged[-1] = Block(block.shape, rows=[*last.rows, *block.rows])
     return merged
 
-# %% ../../nbs/build/23_packing.ipynb #73d6143f
+# %% ../../nbs/build/23_packing.ipynb #43d9c6a0
 class Packer:
     "Turns records into a stream."
 
@@ -727,7 +730,7 @@ class Packer:
         if self.pack.problems:
             raise EncodeError(sorted(self.pack.problems, key=record_of))
 
-# %% ../../nbs/build/23_packing.ipynb #cd6b8063
+# %% ../../nbs/build/23_packing.ipynb #ab59dec2
 def stream_of(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     root: Any = None,  # folder that stored paths are relative to
@@ -744,7 +747,7 @@ def stream_of(
         raise EncodeError(f'expected a RecordCollection or a list of Predictions, found {type(collection).__name__}')
     return _PackedStream(packer, blocks)
 
-
+# %% ../../nbs/build/23_packing.ipynb #96123948
 class _PackedStream(Stream):
     "A stream that knows components that nobody registered."
 
@@ -772,7 +775,7 @@ def _collection_blocks(collection: Any, packer: Packer) -> Iterator[Block]:
     if len(unique) != len(listed) or not _same_items(mapping, dict(zip(packer.ids, unique))):
         header.index = _index(listed, unique, mapping, packer.pack)
 
-
+# %% ../../nbs/build/23_packing.ipynb #e6c88339
 def _template(create: Any, packer: Packer) -> Any:
     "What a collection makes new records from, as data."
     try:
@@ -784,7 +787,7 @@ def _template(create: Any, packer: Packer) -> Any:
     row = packer.row(record, '$.template')
     return UNSET if row is None else msgspec.to_builtins(row, builtin_types=(bytes,))
 
-
+# %% ../../nbs/build/23_packing.ipynb #a73a9b74
 def _same_items(a: dict, b: dict) -> bool:
     "Have two dicts the same keys, of the same types and in the same order, for the same objects?"
     if len(a) != len(b) or not all(map(is_, a.values(), b.values())):
@@ -805,7 +808,7 @@ def _index(listed: list, unique: list, mapping: dict, pack: Pack) -> Index:
     index.keys = [(pack.value(key, ('index', 'keys')), places.get(id(record), 0)) for key, record in mapping.items()]
     return index
 
-# %% ../../nbs/build/23_packing.ipynb #dea91831
+# %% ../../nbs/build/23_packing.ipynb #573945ec
 def _prediction_blocks(predictions: list, packer: Packer) -> Iterator[Block]:
     "The blocks of predictions and their ground truths."
     records, pairs = [], []
@@ -818,7 +821,7 @@ def _prediction_blocks(predictions: list, packer: Packer) -> Iterator[Block]:
     packer.header.kind, packer.header.pairs = 'predictions', pairs
     yield from packer.blocks(records)
 
-
+# %% ../../nbs/build/23_packing.ipynb #b87dbee8
 def to_document(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     root: Any = None,  # folder that stored paths are relative to; without it they are stored as they are

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['parse_coco']
 
-# %% ../../nbs/build/25_parsing.ipynb #d7e6010c
+# %% ../../nbs/build/25_parsing.ipynb #074e0987
 from ..files import PathLike
 from .classes import CLASSES
 
-# %% ../../nbs/build/25_parsing.ipynb #aae021e9
+# %% ../../nbs/build/25_parsing.ipynb #4d855bbb
 from icevision.data import RecordCollection, SingleSplitSplitter
 from icevision.parsers import COCOBBoxParser, COCOKeyPointsParser, COCOMaskParser
 
-# %% ../../nbs/build/25_parsing.ipynb #ad5c051d
+# %% ../../nbs/build/25_parsing.ipynb #440ba6f1
 _PARSERS = {'boxes': COCOBBoxParser, 'masks': COCOMaskParser, 'keypoints': COCOKeyPointsParser}
 
 

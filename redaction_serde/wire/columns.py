@@ -6,7 +6,7 @@
 __all__ = ['SIZES', 'CANNOT', 'to_run', 'from_run', 'int_code', 'plain', 'pack_column', 'unpack_column', 'PackedBlock',
            'encode_blocks', 'encode_header', 'read_blocks']
 
-# %% ../../nbs/build/17_columns.ipynb #adb19307
+# %% ../../nbs/build/17_columns.ipynb #10e6217d
 import struct
 from itertools import accumulate, chain, repeat
 from operator import is_
@@ -16,18 +16,18 @@ import msgspec
 from msgspec import Struct, UNSET
 
 from ..document import BATCH, Block, ColumnSpec, Header, RecordShape, Stream, record_shape
-from ..errors import DecodeError, EncodeError, Limits, Problems, over_limit
+from ..errors import Budget, DecodeError, EncodeError, Limits, Problems, over_limit
 from ..kinds.geometry import XYXY
 from ..kinds.kind import REQUIRED, Lists, Number, Whole, rows_of, widened
 from ..values import INT_RANGE, with_bytes
 
-# %% ../../nbs/build/17_columns.ipynb #a915ec4e
+# %% ../../nbs/build/17_columns.ipynb #e14a2dbc
 SIZES = {'b': 1, 'h': 2, 'i': 4, 'q': 8, 'd': 8}  # codes and bytes
 _BOXES = list[widened(XYXY)]
 _NUMBERS = list[widened(Number)]
 _LISTS = (_NUMBERS, list[int], list[Union[int, bool]])
 
-
+# %% ../../nbs/build/17_columns.ipynb #e45f2da2
 def to_run(
     code: str,  # one of `SIZES`
     numbers: list,
@@ -43,7 +43,7 @@ def from_run(
     "The numbers of a run."
     return list(struct.unpack(f'<{len(data) // SIZES[code]}{code}', data))
 
-
+# %% ../../nbs/build/17_columns.ipynb #e79d456a
 def int_code(
     numbers: list,  # whole numbers
 ) -> str:
@@ -55,14 +55,14 @@ def int_code(
             return code
     return ''
 
-
+# %% ../../nbs/build/17_columns.ipynb #652d74b5
 def plain(
     value: Any,  # a struct, or plain data
 ) -> Any:
     "Plain data, with bytes as bytes."
     return msgspec.to_builtins(value, builtin_types=(bytes,))
 
-# %% ../../nbs/build/17_columns.ipynb #8c0c3ef5
+# %% ../../nbs/build/17_columns.ipynb #18215247
 def pack_column(
     values: Union[list, Lists],  # of one field, one a record
     spec: ColumnSpec,  # of the field
@@ -87,7 +87,7 @@ def pack_column(
 def _is_default(value: Any, default: Any) -> bool:
     return value is default or (type(value) is type(default) and value == default)
 
-
+# %% ../../nbs/build/17_columns.ipynb #b9fa9f8b
 def _pack_values(values: list, spec: ColumnSpec) -> list:
     "A column of values none of which is the default."
     if spec.type == _BOXES or spec.type in _LISTS:
@@ -101,7 +101,7 @@ def _pack_values(values: list, spec: ColumnSpec) -> list:
         return [code, None, to_run(code, values)]
     return ['*', [plain(v) for v in values]]
 
-
+# %% ../../nbs/build/17_columns.ipynb #68e6fdd1
 def _pack_lists(lists: Lists) -> Any:
     "Lists of numbers of one class as a run; None if they are not of one class."
     if lists.types <= {int}:
@@ -118,7 +118,7 @@ def _pack_counts(counts: list) -> Any:
     code = int_code(counts)
     return [code, to_run(code, counts)]
 
-# %% ../../nbs/build/17_columns.ipynb #0a837ddd
+# %% ../../nbs/build/17_columns.ipynb #ffe8f82e
 def unpack_column(
     data: Any,  # what `pack_column` gave
     n: int,  # records in the block
@@ -142,7 +142,7 @@ def unpack_column(
         return _column_of_numbers(code, data[2], n, spec.type)
     return _column_of_lists(code, data[1], data[2], n, spec.type)
 
-
+# %% ../../nbs/build/17_columns.ipynb #c972f3ed
 def _values(values: Any, type_: Any) -> list:
     "Values of a type, with whole numbers of at most 64 bits and bytes where tags say so."
     return msgspec.convert(values, list[type_])
@@ -167,7 +167,7 @@ def _sparse_column(places: Any, values: Any, n: int, spec: ColumnSpec) -> list:
         column[i] = value
     return column
 
-
+# %% ../../nbs/build/17_columns.ipynb #2950056d
 def _column_of_numbers(code: str, data: bytes, n: int, type_: Any) -> list:
     if len(data) != n * SIZES[code] or code == 'd':
         raise ValueError(f'expected {n} whole numbers, found {len(data)} bytes of {code}')
@@ -199,7 +199,7 @@ def _unpack_counts(counts: Any, n: int) -> list:
         raise ValueError('a count is negative')
     return counts
 
-# %% ../../nbs/build/17_columns.ipynb #da44db9f
+# %% ../../nbs/build/17_columns.ipynb #ea3ddcbe
 class PackedBlock(Struct, array_like=True, forbid_unknown_fields=True):
     "Up to `BATCH` records of one layout, as columns."
 
@@ -210,7 +210,7 @@ class PackedBlock(Struct, array_like=True, forbid_unknown_fields=True):
 
 CANNOT = (OverflowError, ValueError, TypeError, RecursionError)  # what encoders raise for what they cannot hold
 
-
+# %% ../../nbs/build/17_columns.ipynb #f81fbdde
 def encode_blocks(
     stream: Stream,
     encode: Any,  # `PackedBlock` -> the format's own form of it; raises one of `CANNOT`
@@ -228,7 +228,7 @@ def encode_blocks(
     stream.finish()
     return encoded
 
-
+# %% ../../nbs/build/17_columns.ipynb #57d32824
 def encode_header(
     header: Header,
     encode: Any,  # plain data -> the format's own form of it
@@ -242,7 +242,7 @@ def encode_header(
         find(header, '$', problems)
         raise EncodeError(problems or f'cannot write the header: {e}') from None
 
-
+# %% ../../nbs/build/17_columns.ipynb #5874bd0a
 def _note_rows(block: Block, start: int, error: Exception, find: Any, problems: Problems) -> None:
     "Note what of some records a format cannot hold."
     before = len(problems) + problems.left_out
@@ -251,7 +251,7 @@ def _note_rows(block: Block, start: int, error: Exception, find: Any, problems: 
     if len(problems) + problems.left_out == before:
         problems.note(f'$.records[{start}]', f'cannot write these records: {error}')
 
-
+# %% ../../nbs/build/17_columns.ipynb #2b8620a9
 def _pack_block(block: Block, trusted: bool) -> PackedBlock:
     "A block as plain data."
     columns = block.columns if trusted else _checked(block).columns
@@ -264,12 +264,13 @@ def _checked(block: Block) -> Block:
     rows = msgspec.convert(plain(block.rows), list[block.shape.wide_struct])
     return Block(block.shape, rows=[with_bytes(row) for row in rows])
 
-
+# %% ../../nbs/build/17_columns.ipynb #db1c4bf4
 def read_blocks(
     blocks: Any,  # in any form
     read: Any,  # one of them -> `PackedBlock`
     header: Header,
     limits: Limits,  # what to accept
+    budget: Budget,  # for the objects that the records become
 ) -> Iterator[Block]:
     "Blocks of records. Raises `DecodeError` for what is none, `LimitError` for too many records."
     count = 0
@@ -285,9 +286,10 @@ def read_blocks(
         if count > limits.records:
             raise over_limit(limits, 'records', 'more', '$.records')
         shape = record_shape(header.layouts[packed.layout], packed.layout)
+        budget.spend(packed.count * shape.objects)
         yield Block(shape, columns=_columns_of(packed, shape, path))
 
-
+# %% ../../nbs/build/17_columns.ipynb #408c0f94
 def _columns_of(packed: PackedBlock, shape: RecordShape, path: str) -> list:
     "The columns of a block."
     if len(packed.columns) != len(shape.columns):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LinesWriter', 'RecoveryWarning', 'read_lines', 'JsonLines']
 
-# %% ../../nbs/build/16_json_lines.ipynb #2ab3502d
+# %% ../../nbs/build/16_json_lines.ipynb #937c1fee
 import gzip
 import io
 import warnings
@@ -16,13 +16,13 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from ..document import BATCH, FORMAT, LATE, SHARED, Header, Index, Layout, Stream, check_layouts, row_blocks
-from ..errors import DecodeError, EncodeError, LimitError, Limits, Problem, Problems, SerdeError, over_limit, printable
+from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, explained
-from .json import RowReader, check_mark, header_fields, header_in, json_lines, json_value
+from .json import RowReader, charged, check_mark, header_fields, header_in, json_lines, json_value
 
-# %% ../../nbs/build/16_json_lines.ipynb #e8c8002e
+# %% ../../nbs/build/16_json_lines.ipynb #067555da
 _PREFIX = f'{{"format":"{FORMAT}","version":"{VERSION_TEXT}","lines":true'.encode()
 
 
@@ -67,7 +67,7 @@ class LinesWriter:
         end = dict(records=self.count, **msgspec.to_builtins(late, builtin_types=(bytes,)), crc32=f'{self.crc:08x}')
         self._write(b'{"end":%s}\n' % json_value(end, '$'))
 
-# %% ../../nbs/build/16_json_lines.ipynb #ab9e780a
+# %% ../../nbs/build/16_json_lines.ipynb #802b6596
 class RecoveryWarning(UserWarning):
     "A damaged file was read as far as it is whole."
 
@@ -100,7 +100,7 @@ class _End(Struct, forbid_unknown_fields=True):
 class _EndLine(Struct, forbid_unknown_fields=True):
     end: _End
 
-
+# %% ../../nbs/build/16_json_lines.ipynb #b8227c54
 class _Lines:
     "The lines of a file, counted, and with the checksum of those before the current one."
 
@@ -137,7 +137,7 @@ class _Lines:
         except (EOFError, gzip.BadGzipFile, zlib.error) as e:
             raise DecodeError(f'not a whole gzip file: {e}') from None
 
-# %% ../../nbs/build/16_json_lines.ipynb #adf83981
+# %% ../../nbs/build/16_json_lines.ipynb #7dfbf223
 class _Reading:
     "Records of a file, line by line."
 
@@ -148,6 +148,7 @@ class _Reading:
         self.verify = verify
         self.recover = recover
         self.row = RowReader(header)
+        self.budget = Budget()
         self.count = 0  # records so far, those that are lost among them
         self.kept: list = []  # in recovery: positions of the records that could be read
         self.faults: list = []  # in recovery: what was wrong
@@ -160,7 +161,7 @@ class _Reading:
             if line is None or line.startswith(b'{"end":'):
                 break
             if line.startswith(b'{"define":'):
-                yield from row_blocks(batch, self.header)
+                yield from self._blocks(batch)
                 batch = []
                 self._either(self._define, line)
                 continue
@@ -173,12 +174,17 @@ class _Reading:
                     self.kept.append(self.count)
             self.count += 1
             if len(batch) == BATCH:
-                yield from row_blocks(batch, self.header)
+                yield from self._blocks(batch)
                 batch = []
         self._either(self._end, line)
-        yield from row_blocks(batch, self.header)
+        yield from self._blocks(batch)
         if self.faults:
             self._tell()
+
+    def _blocks(self, batch: list) -> Iterator:
+        "Records as blocks that have been paid for."
+        self.budget.size = self.lines.size
+        return charged(row_blocks(batch, self.header), self.budget)
 
     def _next(self) -> Optional[bytes]:
         "The next line; None if there is none and the file is being recovered."
@@ -248,7 +254,7 @@ class _Reading:
         message = f'recovered {len(self.kept)} whole records{lost}. {reasons}'
         warnings.warn(message, RecoveryWarning, stacklevel=2)
 
-
+# %% ../../nbs/build/16_json_lines.ipynb #c53ce710
 def _ranges(numbers: list) -> str:
     "Numbers as text: 3, 5 to 9, …"
     runs: list = []
@@ -261,7 +267,7 @@ def _ranges(numbers: list) -> str:
     more = f' and {len(texts) - 20} more ranges' if len(texts) > 20 else ''
     return f'records {", ".join(texts[:20])}{more}'
 
-
+# %% ../../nbs/build/16_json_lines.ipynb #dbddbfd7
 def _renumber(header: Header, kept: list) -> None:
     "Let positions in the header count the records that are there; what refers to others is dropped."
     new = {old: i for i, old in enumerate(kept)}
@@ -275,7 +281,7 @@ def _renumber(header: Header, kept: list) -> None:
         if index.keys is not UNSET:
             index.keys = [(key, new[i]) for key, i in index.keys if i in new]
 
-# %% ../../nbs/build/16_json_lines.ipynb #71b38b19
+# %% ../../nbs/build/16_json_lines.ipynb #301cb941
 def read_lines(
     file: BinaryIO,  # at its beginning
     limits: Limits = Limits(),  # what to accept
@@ -297,7 +303,7 @@ def read_lines(
     check_layouts(header, limits)
     return Stream(header, _Reading(lines, header, limits, verify, recover).blocks(), trusted=True)
 
-
+# %% ../../nbs/build/16_json_lines.ipynb #1253927d
 class JsonLines(Wire):
     "JSON Lines."
 

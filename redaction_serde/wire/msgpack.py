@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MessagePack']
 
-# %% ../../nbs/build/18_msgpack.ipynb #2fb798fc
+# %% ../../nbs/build/18_msgpack.ipynb #8d8305bb
 import zlib
 from functools import partial
 
@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ..document import FORMAT, Stream
-from ..errors import DecodeError
+from ..errors import Budget, DecodeError
 from .columns import PackedBlock, encode_blocks, encode_header, read_blocks
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_size, check_version, find_unholdable, header_of
 
-# %% ../../nbs/build/18_msgpack.ipynb #25c1cf3b
+# %% ../../nbs/build/18_msgpack.ipynb #0ba788b4
 _PREFIX = b'\x95' + msgspec.msgpack.encode(FORMAT)  # an array of five: format, version, header, blocks, checksum
 _CRC = 5  # bytes of the checksum at the end: a whole number of 32 bits
 
@@ -62,7 +62,7 @@ class MessagePack(Wire):
         if verify and (data[-_CRC : -_CRC + 1] != b'\xce' or found != whole.crc32):
             message = 'the file is damaged. To read it all the same, load it with verify=False'
             raise bad_checksum(f'{whole.crc32:08x}', f'{found:08x}', message)
-        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits), trusted=True)
+        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits, Budget(len(data))), trusted=True)
 
 
 def _read_block(raw: Raw) -> PackedBlock:

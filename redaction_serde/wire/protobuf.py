@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_MESSAGES', 'ProtocolBuffers']
 
-# %% ../../nbs/build/19_protobuf.ipynb #186728c1
+# %% ../../nbs/build/19_protobuf.ipynb #d6be5e87
 import zlib
 from typing import Any
 
@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_problems
-from ..errors import DecodeError, EncodeError, LimitError, Limits, Problems, VersionError, over_limit
+from ..errors import Budget, DecodeError, EncodeError, LimitError, Limits, Problems, VersionError, over_limit
 from .columns import PackedBlock, encode_blocks, encode_header, from_run, read_blocks, to_run
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_version, find_unholdable
 
-# %% ../../nbs/build/19_protobuf.ipynb #553b2618
+# %% ../../nbs/build/19_protobuf.ipynb #4d6a3c8c
 _PREFIX = b'\x0a%c' % len(FORMAT) + FORMAT.encode()  # field 1, its length, the format's name
 _CRC = 5  # bytes of the checksum at the end: field 15, four bytes
 _MOST_BYTES = (1 << 31) - 1  # of a message, for all readers
@@ -33,7 +33,7 @@ def _pb() -> Any:
         raise EncodeError(message) from None
     return document_pb2
 
-# %% ../../nbs/build/19_protobuf.ipynb #20a03b41
+# %% ../../nbs/build/19_protobuf.ipynb #0c3f0bd3
 _FIELD_OF = {bool: 'truth', float: 'real', str: 'text', bytes: 'data'}
 
 
@@ -60,7 +60,7 @@ def _to_message(x: Any, message: Any, depth: int = 0) -> None:
     else:
         raise TypeError(f'not plain data: {cls.__name__}')
 
-
+# %% ../../nbs/build/19_protobuf.ipynb #0f642bec
 def _from_message(message: Any) -> Any:
     "The plain data of a `Value`. Raises ValueError for what is none."
     kind = message.WhichOneof('kind')
@@ -76,7 +76,7 @@ def _from_message(message: Any) -> Any:
         raise ValueError('a value of no kind')
     return None if kind == 'null' else getattr(message, kind)
 
-# %% ../../nbs/build/19_protobuf.ipynb #19ed11a1
+# %% ../../nbs/build/19_protobuf.ipynb #19856211
 def _to_column(data: Any, message: Any) -> None:
     "Fill a `Column` with what `pack_column` gave."
     if data is None:
@@ -107,7 +107,7 @@ def _to_numbers(code: str, counts: Any, run: bytes, numbers: Any) -> None:
     elif counts is not None:
         numbers.lengths.each = counts
 
-
+# %% ../../nbs/build/19_protobuf.ipynb #da1dd1a4
 def _from_column(message: Any) -> Any:
     "What `unpack_column` takes."
     kind = message.WhichOneof('kind')
@@ -128,7 +128,7 @@ def _from_column(message: Any) -> Any:
         return [code, lengths.each, run]
     return [code, ['q', to_run('q', list(lengths.counts.items))], run]
 
-# %% ../../nbs/build/19_protobuf.ipynb #24b9b205
+# %% ../../nbs/build/19_protobuf.ipynb #c46b51d9
 class ProtocolBuffers(Wire):
     "Protocol Buffers in columns."
 
@@ -176,9 +176,9 @@ class ProtocolBuffers(Wire):
         count = sum(block.count for block in whole.blocks)
         if count != whole.records:
             raise DecodeError(f'expected {whole.records} records, found {count}', '$.records')
-        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits), trusted=True)
+        return Stream(header, read_blocks(whole.blocks, _read_block, header, limits, Budget(len(data))), trusted=True)
 
-
+# %% ../../nbs/build/19_protobuf.ipynb #fdba8c0b
 def _whole(data: bytes) -> Any:
     "The message in some bytes. Raises `DecodeError` if there is none."
     from google.protobuf.message import DecodeError as NotProtobuf
@@ -208,7 +208,7 @@ def _header_of(message: Any, limits: Limits) -> Header:
     check_layouts(header, limits)
     return header
 
-# %% ../../nbs/build/19_protobuf.ipynb #2109a93e
+# %% ../../nbs/build/19_protobuf.ipynb #57c44863
 def _find(data: Any, path: str, problems: Problems) -> None:
     "Note text that is not Unicode, and what is nested too deep."
     find_unholdable(data, path, problems, nan=True)

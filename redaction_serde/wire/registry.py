@@ -6,25 +6,25 @@
 __all__ = ['WIRES', 'GZIP', 'FORMATS', 'wire_named', 'is_zipped', 'format_of', 'zip_bytes', 'unzip_bytes', 'encode_stream',
            'encode', 'wire_of', 'decode_stream', 'as_bytes', 'decode', 'decode_one']
 
-# %% ../../nbs/build/20_registry.ipynb #473c020d
+# %% ../../nbs/build/20_registry.ipynb #04298ce4
 import gzip
 import io
 import sys
 import zlib
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Optional, Union
 
 from ..article.version_0 import ArticleList
-from ..document import BATCH, FORMAT, Block, Document, Header, Stream
-from ..errors import DecodeError, EncodeError, Limits, SerdeError, over_limit, printable
-from .format import Wire
+from ..document import FORMAT, Block, Document, Stream
+from ..errors import FREE_OBJECTS, DecodeError, EncodeError, Limits, over_limit, printable
+from .format import Wire, guarded
 from .json import Json
 from .jsonl import JsonLines, read_lines
 from .msgpack import MessagePack
 from .protobuf import ProtocolBuffers
 
-# %% ../../nbs/build/20_registry.ipynb #af0b8008
+# %% ../../nbs/build/20_registry.ipynb #4b7a2ec2
 WIRES = {
     wire.name: wire
     for wire in (
@@ -38,7 +38,7 @@ _READERS = (*WIRES.values(), ArticleList())  # the last one is only read
 GZIP = '.gz'
 FORMATS = (*WIRES, *(name + GZIP for name in WIRES))
 
-
+# %% ../../nbs/build/20_registry.ipynb #bc333b3d
 def wire_named(
     format: str,  # one of `FORMATS`
 ) -> Wire:
@@ -47,14 +47,14 @@ def wire_named(
         raise EncodeError(f'unknown format {printable(repr(format), 60)}; known are {", ".join(FORMATS)}')
     return WIRES[format.removesuffix(GZIP)]
 
-
+# %% ../../nbs/build/20_registry.ipynb #932563e9
 def is_zipped(
     format: Any,  # name of a format, or a path
 ) -> bool:
     "Does a name say that the bytes are zipped?"
     return str(format).lower().endswith(GZIP)
 
-# %% ../../nbs/build/20_registry.ipynb #ccaecbd3
+# %% ../../nbs/build/20_registry.ipynb #18c0e666
 def format_of(
     path: Any,  # of a file
 ) -> str:  # one of `FORMATS`
@@ -68,14 +68,14 @@ def format_of(
     known = ', '.join(wire.suffix for wire in WIRES.values())
     raise EncodeError(f'no format for the name {printable(repr(Path(path).name), 100)}; known suffixes are {known}, each also with {GZIP}', str(path))
 
-# %% ../../nbs/build/20_registry.ipynb #17ea0e62
+# %% ../../nbs/build/20_registry.ipynb #f66b91d6
 def zip_bytes(
     data: bytes,
 ) -> bytes:
     "Gzip, without a time in it."
     return gzip.compress(data, 6, mtime=0)
 
-
+# %% ../../nbs/build/20_registry.ipynb #e67d1f08
 def unzip_bytes(
     data: bytes,  # a whole gzip file
     limits: Limits = Limits(),  # what to accept
@@ -98,7 +98,7 @@ def unzip_bytes(
 def _is_gzip(data: bytes) -> bool:
     return data[:2] == b'\x1f\x8b'
 
-# %% ../../nbs/build/20_registry.ipynb #08dcc734
+# %% ../../nbs/build/20_registry.ipynb #91b1729b
 def encode_stream(
     stream: Stream,
     format: str = 'json',  # one of `FORMATS`
@@ -106,9 +106,11 @@ def encode_stream(
     "A stream as bytes. Raises `EncodeError` for anything that the format cannot hold."
     wire = wire_named(format)
     data = wire.encode(stream)
+    if stream.objects > FREE_OBJECTS + len(data):
+        raise EncodeError(f'{stream.objects} objects in {len(data)} bytes, which a reader would refuse; JSON spells records out')
     return zip_bytes(data) if is_zipped(format) else data
 
-
+# %% ../../nbs/build/20_registry.ipynb #dcc54c85
 def encode(
     document: Document,
     format: str = 'json',  # one of `FORMATS`
@@ -117,7 +119,7 @@ def encode(
     wire_named(format)
     return encode_stream(document.stream(), format)
 
-
+# %% ../../nbs/build/20_registry.ipynb #a76406cc
 def wire_of(
     data: bytes,  # a document, not zipped
 ) -> Optional[Wire]:
@@ -126,7 +128,7 @@ def wire_of(
     best = max(_READERS, key=lambda wire: wire.recognised(head))
     return best if best.recognised(head) else None
 
-
+# %% ../../nbs/build/20_registry.ipynb #a5b35b85
 def decode_stream(
     data: Union[bytes, str],  # a whole document, in any format
     limits: Limits = Limits(),  # what to accept
@@ -145,7 +147,7 @@ def decode_stream(
         raise DecodeError(found)
     return wire.decode(data, limits, verify, recover)
 
-
+# %% ../../nbs/build/20_registry.ipynb #8aa4d88d
 def as_bytes(
     data: Union[bytes, str],
 ) -> bytes:
@@ -157,7 +159,8 @@ def as_bytes(
     except UnicodeEncodeError as e:
         raise DecodeError(f'not Unicode text: {e}') from None
 
-
+# %% ../../nbs/build/20_registry.ipynb #f26d1e02
+@guarded
 def decode(
     data: Union[bytes, str],  # a whole document, in any format
     limits: Limits = Limits(),  # what to accept
@@ -169,7 +172,8 @@ def decode(
     rows = list(chain.from_iterable(block.rows for block in stream.blocks))
     return Document(stream.header, rows)
 
-
+# %% ../../nbs/build/20_registry.ipynb #e5b957a9
+@guarded
 def decode_one(
     data: bytes,  # a whole document, in any format
     i: int,  # position of the record, from 0
@@ -190,7 +194,7 @@ def decode_one(
         raise IndexError(f'record {i} is not in the document')
     return header, block
 
-
+# %% ../../nbs/build/20_registry.ipynb #8873de46
 def _block_at(stream: Stream, i: int) -> Optional[Block]:
     "A block of the record at a position. The whole stream is read, and so checked."
     found, start = None, 0
