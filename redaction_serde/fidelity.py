@@ -24,6 +24,7 @@ import msgspec
 from .boxes import box_lists, count_boxes, record_id, records_of
 from .exact import (
     Keys, RecordList, attributes_without, is_equal, is_same_leaf, parts_of, plain, same_number)
+from .errors import printable
 from .records import dumps, loads
 
 # %% ../nbs/build/30_fidelity.ipynb #fa426806
