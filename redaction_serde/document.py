@@ -116,7 +116,7 @@ class TaskShape:
 # %% ../nbs/build/12_document.ipynb #56191572
 def _defstruct(name: str, fields: list, rename: dict) -> type:
     "A struct class that refuses what it does not know."
-    options = dict(rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
+    options: dict = dict(rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
     try:
         return msgspec.defstruct(name, fields, **options)
     except (ValueError, TypeError) as e:
@@ -282,12 +282,12 @@ class Block:
     @property
     def rows(self) -> list:
         "A struct for each record."
-        return self.shape.rows(self._columns) if self._rows is None else self._rows
+        return self.shape.rows(self._columns or []) if self._rows is None else self._rows
 
     @property
     def columns(self) -> list:
         "A column for each field."
-        return self.shape.columns_of(self._rows) if self._columns is None else self._columns
+        return self.shape.columns_of(self._rows or []) if self._columns is None else self._columns
 
     @property
     def has_columns(self) -> bool:

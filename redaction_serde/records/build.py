@@ -259,8 +259,8 @@ def _build_block(block: Block, plan: _Plan, build: Build) -> tuple:
                 record.is_new = mark
     if not _all_unset(attrs):
         for record, own, mark in zip(records, attrs, marks):
-            names = RECORD_NAMES if mark is UNSET else RECORD_NAMES | {'is_new'}
-            _set_attributes(record, own, names, plan.hidden, build)
+            taken = RECORD_NAMES if mark is UNSET else RECORD_NAMES | {'is_new'}
+            _set_attributes(record, own, taken, plan.hidden, build)
     return records, ids
 
 # %% ../../nbs/build/24_building.ipynb #1ca2f5f9

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from operator import attrgetter, is_, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterable, Iterator, Optional
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -811,7 +811,7 @@ def _index(listed: list, unique: list, mapping: dict, pack: Pack) -> Index:
     return index
 
 # %% ../../nbs/build/23_packing.ipynb #3931bcbf
-def _prediction_blocks(predictions: list, packer: Packer) -> Iterator[Block]:
+def _prediction_blocks(predictions: Sequence, packer: Packer) -> Iterator[Block]:
     "The blocks of predictions and their ground truths."
     records: list = []
     pairs: list = []
