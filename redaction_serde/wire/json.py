@@ -188,7 +188,7 @@ class RowReader:
     def _wide(self, line: Any) -> Any:
         "A record with whole numbers of 63 bits and more, which must still fit in 64."
         k = self._layout(line)
-        row = msgspec.json.decode(line, type=record_shape(self.layouts[k], k).wide_struct)
+        row: Any = msgspec.json.decode(line, type=record_shape(self.layouts[k], k).wide_struct)
         if too_long := _long_numbers(msgspec.json.decode(line)):
             raise msgspec.ValidationError(f'the integer does not fit in 64 bits - at `{too_long}`')
         return row
