@@ -77,6 +77,7 @@ class SerdeError(ValueError):
         path: str = '$',  # where, if one message was given
     ):
         self.problems = [Problem(path, problems)] if isinstance(problems, str) else list(problems)
+        self.ended = isinstance(problems, Problems) and problems.full
         super().__init__(self._message())
 
     @property
@@ -89,7 +90,7 @@ class SerdeError(ValueError):
             return str(self.problems[0])
         lines = [_line_of(kind) for kind in _kinds_of(self.problems)]
         more = len(lines) - self.shown
-        head = f'{len(self.problems)} problems:'
+        head = f'{len(self.problems)} problems{", and there the search ended" if self.ended else ""}:'
         tail = [f'  … and {more} more kinds'] if more > 0 else []
         return '\n'.join([head, *(f'  {line}' for line in lines[: self.shown]), *tail])
 

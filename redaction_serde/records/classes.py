@@ -162,6 +162,8 @@ def have(
     count: int,
 ) -> bool:
     "Has each of these objects that many attributes? All must be known to have that many at least."
+    if not xs:
+        return True
     if not counts_by_referents:
         return all(len(vars(x)) == count for x in xs)
     refs = gc.get_referents(*xs)

@@ -41,6 +41,14 @@ class Wire:
         "Check a document and start to read it. Raises `DecodeError` for what is not whole and valid."
         raise NotImplementedError
 
+    def writer(self, file: Any, header: Header) -> Any:
+        "Something that writes records as they come, if the format `streams`: `rows(rows, stream)`, `count`, `end()`."
+        raise NotImplementedError
+
+    def read(self, file: Any, limits: Limits, verify: bool, recover: bool) -> Stream:
+        "Start to read a file without holding it, if the format `streams`."
+        raise NotImplementedError
+
     def one(self, data: bytes, i: int, limits: Limits, verify: bool) -> Optional[Any]:
         "Header and block of the record at a position, if the format finds it without the others; else None."
         return None

@@ -251,7 +251,7 @@ def read_rows(
     if problems:
         raise DecodeError(problems)
 
-# %% ../../nbs/build/15_json_rows.ipynb #184eaca0
+# %% ../../nbs/build/15_json_rows.ipynb #0f166910
 def charged(
     blocks: Iterable,
     budget: Budget,  # for the objects that the records become
@@ -261,7 +261,7 @@ def charged(
         budget.spend(len(block) * block.shape.objects)
         yield block
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #6f591c4e
 def _note_all(reader: RowReader, batch: list, start: int, problems: Problems) -> None:
     "Note what is wrong with each record of a batch."
     for i, line in enumerate(batch, start):
@@ -272,7 +272,7 @@ def _note_all(reader: RowReader, batch: list, start: int, problems: Problems) ->
         if problems.full:
             return
 
-# %% ../../nbs/build/15_json_rows.ipynb #a8e6c222
+# %% ../../nbs/build/15_json_rows.ipynb #8973716b
 class Json(Wire):
     "JSON with a record to a line."
 
@@ -339,7 +339,7 @@ class Json(Wire):
         header, lines = found
         return header, next(read_rows(islice(lines, i, i + 1), header, limits, i), None)
 
-# %% ../../nbs/build/15_json_rows.ipynb #fc2bedcc
+# %% ../../nbs/build/15_json_rows.ipynb #da918c38
 def _check_keys(data: bytes) -> None:
     "Raises `DecodeError` for an object in which a key stands twice: readers do not agree on what that means."
 
@@ -356,7 +356,7 @@ def _check_keys(data: bytes) -> None:
             raise
         raise DecodeError(f'not JSON: {e}') from None
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #ac0755ae
 def _crc(parts: list) -> int:
     "The checksum of parts of a text, which need not be joined for it."
     crc = 0
