@@ -398,7 +398,7 @@ def _members(components: list) -> list:
     for component in components:
         by_class[type(component)].append(component)
     found, used = [], Counter()
-    for cls in sorted(by_class, key=lambda cls: cls.__qualname__):
+    for cls in sorted(by_class, key=lambda cls: (cls.__qualname__, cls.__module__)):
         members = by_class[cls]
         for component in members if len(members) == 1 else _without_twins(members):
             used[cls.__name__] += 1
