@@ -1,6 +1,6 @@
 """How long our formats take, beside picklers, the article's way and what users would pick.
 
-    python bench/bench.py [--sizes 2000 20000 100000] [--rounds 5] [--stream 1000000] [--out FOLDER]
+    python bench/bench.py [--sizes 2000 20000 100000] [--rounds 4] [--stream 1000000] [--out FOLDER]
 
 CPU time of this process, as ratios to pickle 5 within one round, in which the ways take turns;
 shown are the median over the rounds, the least and the most. 'Collector as found' is Python's
@@ -18,9 +18,10 @@ import ways
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN_SIZE = 20_000  # the targets are for this one, if it is measured
-LARGE = 20_000  # above it, only ours and pickle, and fewer rounds
+LARGE = 20_000  # above it, fewer rounds and only LARGE_WAYS
 FEW_ROUNDS = 2
 MAIN_FORMATS = ('json', 'msgpack')
+LARGE_WAYS = (*MAIN_FORMATS, ways.BASE, ways.PAUSED)
 ODD_NAMES = {
     'number': 'one record in 300 with a NumPy number',
     'label': 'one record in 300 with a label of its own',
@@ -46,7 +47,7 @@ def chosen(known: list, n: int, smallest: int, everything: bool) -> list:
     if everything:
         return known
     if n > LARGE:
-        return [way for way in known if way.ours or way.name in (ways.BASE, ways.PAUSED)]
+        return [way for way in known if way.name in LARGE_WAYS]
     return [way for way in known if n <= smallest or not way.slow]
 
 
@@ -77,7 +78,7 @@ def own_losses(found: dict, formats: tuple) -> Iterator[str]:
     """What our own formats lost: nothing, or the benchmark is not worth reading."""
     for size, rows in found.items():
         for name in formats:
-            for text in rows[name]['lost']:
+            for text in rows.get(name, {}).get('lost', ()):
                 yield f'{name}, {size}: {text}'
 
 
@@ -115,7 +116,7 @@ def arguments() -> argparse.Namespace:
         default=[2_000, MAIN_SIZE, 100_000],
         help='records of 10 boxes',
     )
-    add('--rounds', type=int, default=5)
+    add('--rounds', type=int, default=4)
     add('--large', type=int, default=100_000, help='boxes of the one large record; 0 leaves it out')
     add(
         '--odd',

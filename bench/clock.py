@@ -34,7 +34,6 @@ def timed(action: Callable, given, collector: str) -> tuple[float, object]:
     With the collector as found, its bill is counted to the end: pausing it during the action only
     defers a collection of young objects, which whoever runs next would pay.
     """
-    gc.collect()
     if collector == OFF:
         gc.disable()
     try:
@@ -57,7 +56,8 @@ class Samples:
     lost: list | None = None
 
     def sample(self, given, collector: str):
-        """Save and load once; the first time, see what came back."""
+        """Save and load once, from a clean state; the first time, see what came back."""
+        gc.collect()
         seconds, stored = timed(self.way.dump, given, collector)
         self.seconds[collector, 'dumps'].append(seconds)
         seconds, again = timed(self.way.load, stored, collector)
@@ -116,6 +116,7 @@ def odd_costs(kinds: dict, formats: tuple, rounds: int, say: Callable) -> dict:
             say(f'odd records: {format}')
             seconds = {}
             for kind, given in kinds.items():
+                gc.collect()
                 seconds[kind, 'dumps'], _ = timed(partial(dumps, format=format), given, OFF)
                 seconds[kind, 'loads'], _ = timed(loads, stored[kind], OFF)
             for (kind, action), spent in seconds.items():

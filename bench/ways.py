@@ -123,6 +123,7 @@ def picklers(missing: dict[str, str]) -> Iterator[Way]:
             lambda given: dill.dumps(given, 5, byref=True),
             lambda data: dill.loads(data, ignore=True),
             slow=True,
+            long=True,
         )
     if 'jsonpickle' not in missing:
         import jsonpickle
@@ -134,6 +135,7 @@ def picklers(missing: dict[str, str]) -> Iterator[Way]:
             lambda given: jsonpickle.encode(given, **compact),
             lambda text: jsonpickle.decode(text, keys=True, on_missing='error'),
             slow=True,
+            long=True,
         )
 
 

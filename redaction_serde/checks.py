@@ -177,7 +177,7 @@ def _check_fields(data: Any, task: Any, spec: Any, look: Look) -> None:
     places = iter(task.places)
     for name in spec.components:
         for kind in component_named(name).kinds:
-            kind.check([getattr(data, f'f{next(places)}') for _ in kind.fields], look)
+            kind.check([getattr(data, task.names[next(places)]) for _ in kind.fields], look)
 
 # %% ../nbs/build/21_checks.ipynb #713d56d9
 def _check_aside(data: Any, spec: Any, look: Look, place: Any) -> None:

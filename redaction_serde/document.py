@@ -17,7 +17,7 @@ from typing import Any, Iterable, Iterator, Literal, Optional, Union
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from .components import component_named
+from .components import COMPONENTS, component_named
 from .errors import DecodeError, EncodeError, Limits, Problem, Problems, over_limit
 from .kinds.keypoints import KeypointsSpec
 from .kinds.kind import REQUIRED, Field, Lists, Number, rows_of, widened
@@ -70,6 +70,7 @@ def task_keys(
 # %% ../nbs/build/12_document.ipynb #6f39aa07
 _OPTIONAL_DICT = Union[dict[str, Any], UnsetType]
 _OPTIONAL_DICTS = Union[dict[str, dict[str, Any]], UnsetType]
+_NAMES = frozenset(field.name for component in COMPONENTS.values() for field in component.fields)
 _MAX_COMPONENTS = 1000  # of a task; a struct of very many fields takes long to make
 
 # %% ../nbs/build/12_document.ipynb #7f3a9947
@@ -86,6 +87,7 @@ class TaskShape:
         flat = [pair for pairs in task_keys(components) for pair in pairs]
         self.order = sorted(range(len(flat)), key=lambda i: flat[i][0].default is not REQUIRED)
         self.fields = [flat[i] for i in self.order]
+        self.names = [key if key in _NAMES else f'f{i}' for i, (_, key) in enumerate(self.fields)]
 
     @cached_property
     def places(self) -> list:
@@ -104,17 +106,17 @@ class TaskShape:
 
     def _struct(self, typed: Any) -> type:
         rename, fields = {}, []
-        for i, (field, key) in enumerate(self.fields):
-            rename[f'f{i}'] = key
+        for name, (field, key) in zip(self.names, self.fields):
+            rename[name] = key
             default = () if field.default is REQUIRED else (field.default,)
-            fields.append((f'f{i}', typed(field.type), *default))
+            fields.append((name, typed(field.type), *default))
         fields += [('attrs', _OPTIONAL_DICT, UNSET), ('extras', _OPTIONAL_DICTS, UNSET)]
         return _defstruct('Task', fields, rename)
 
 # %% ../nbs/build/12_document.ipynb #56191572
 def _defstruct(name: str, fields: list, rename: dict) -> type:
     "A struct class that refuses what it does not know."
-    options = dict(rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
+    options: dict = dict(rename=rename, omit_defaults=True, forbid_unknown_fields=True, gc=False)
     try:
         return msgspec.defstruct(name, fields, **options)
     except (ValueError, TypeError) as e:
@@ -209,8 +211,7 @@ class RecordShape:
         columns = []
         for i, task in enumerate(self.tasks):
             tasks = list(map(attrgetter(f't{i}'), rows))
-            names = [f'f{k}' for k in range(len(task.fields))]
-            columns += [list(map(attrgetter(name), tasks)) for name in (*names, 'attrs', 'extras')]
+            columns += [list(map(attrgetter(name), tasks)) for name in (*task.names, 'attrs', 'extras')]
         return columns + [list(map(attrgetter(name), rows)) for name in ('is_new', 'attrs')]
 
 # %% ../nbs/build/12_document.ipynb #36313b85
@@ -281,12 +282,12 @@ class Block:
     @property
     def rows(self) -> list:
         "A struct for each record."
-        return self.shape.rows(self._columns) if self._rows is None else self._rows
+        return self.shape.rows(self._columns or []) if self._rows is None else self._rows
 
     @property
     def columns(self) -> list:
         "A column for each field."
-        return self.shape.columns_of(self._rows) if self._columns is None else self._columns
+        return self.shape.columns_of(self._rows or []) if self._columns is None else self._columns
 
     @property
     def has_columns(self) -> bool:

@@ -12,7 +12,19 @@ from typing import Iterable, Union
 
 from msgspec import Struct
 
-# %% ../nbs/build/02_errors.ipynb #208587d1
+# %% ../nbs/build/02_errors.ipynb #7dab45c2
+_INVISIBLE = re.compile(  # fillers and selectors, which Python calls printable
+    '[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]'
+)
+
+
+def _visible(character: str) -> str:
+    "A character as it is, or as its escape sequence if nobody would see it."
+    if character.isprintable() and not _INVISIBLE.match(character):
+        return character
+    return character.encode('unicode_escape').decode()
+
+
 def printable(
     text: object,  # any object; what `str` makes of it is shown
     most: int = 500,  # characters to keep
@@ -20,8 +32,8 @@ def printable(
     "Text from data as people may safely see it."
     text = str(text)
     kept = text if len(text) <= most else text[:most]
-    if not kept.isprintable():
-        kept = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in kept)
+    if not kept.isprintable() or _INVISIBLE.search(kept):
+        kept = ''.join(map(_visible, kept))
     return kept if len(text) <= most else f'{kept}… ({len(text)} characters)'
 
 # %% ../nbs/build/02_errors.ipynb #7dc3e514

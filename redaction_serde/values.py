@@ -286,7 +286,8 @@ class _TupleTag(Tag):
 
 # %% ../nbs/build/03_values.ipynb #61e70fc3
 class _SetTag(_TupleTag):
-    name, classes, cls = 'set', ('builtins.set',), set
+    name, classes = 'set', ('builtins.set',)
+    cls: Any = set
 
     def pack(self, x, place, packing, depth):
         items = super().pack(x, place, packing, depth)
@@ -453,7 +454,7 @@ def _array_size(data: ArrayData) -> int:
         raise ValueError(f'{size * item} bytes are over the limit of {MAX_ARRAY_BYTES}')
     if (data.values is UNSET) == (data.data is UNSET):
         raise ValueError('expected either values or data')
-    found = len(data.values) if data.data is UNSET else len(data.data) / item
+    found = len(data.values) if isinstance(data.data, UnsetType) else len(data.data) / item  # type: ignore[arg-type]  # one of the two is set
     if found != size:
         raise ValueError(f'shape {data.shape} wants {size} items, found {found:g}')
     return size
@@ -482,7 +483,7 @@ def _array_of_values(data: ArrayData, dtype: Any) -> Any:
 
     with np.errstate(over='ignore'):
         array = np.array(data.values, dtype=dtype)
-    if list(map(_typed, array.tolist())) != list(map(_typed, data.values)):
+    if list(map(_typed, array.tolist())) != list(map(_typed, data.values)):  # type: ignore[arg-type]  # they are set
         raise ValueError(f'the values are not all exactly of dtype {data.dtype}')
     return array.reshape(data.shape)
 
@@ -630,9 +631,9 @@ class _BoxTag(_NumbersTag):
     def stand(self, numbers):
         return Stand(self.name)
 
-# %% ../nbs/build/03_values.ipynb #a3b9194e
-for _tag in (_ArrayTag(), _TensorTag(), _PictureTag(), _SizeTag(), _BoxTag()):
-    _register(_tag)
+# %% ../nbs/build/03_values.ipynb #3c1773c1
+for _more in (_ArrayTag(), _TensorTag(), _PictureTag(), _SizeTag(), _BoxTag()):
+    _register(_more)
 
 # %% ../nbs/build/03_values.ipynb #934e04ca
 class _NoIcevision:

@@ -114,7 +114,7 @@ INTS = frozenset({int})
 # %% ../../nbs/build/04_kind.ipynb #bf13fde1
 def fits(
     xs: list,  # numbers
-    found: Iterable,  # the classes of its items
+    found: set,  # the classes of its items
 ) -> bool:
     "Do all whole numbers of a list fit in 64 bits?"
     if int not in found:

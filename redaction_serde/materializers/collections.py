@@ -32,11 +32,10 @@ from icevision.data import RecordCollection
 FILES = {wire.name: MANIFEST_FILE if wire.streams else f'records{wire.suffix}' for wire in WIRES.values()}
 RECORDS_FILE, SHEET_FILE, REPORT_FILE = FILES['json'], 'contact-sheet.png', 'report.html'
 
-# %% ../../nbs/build/35_collections.ipynb #41a8d0f6
+# %% ../../nbs/build/35_collections.ipynb #873deea9
 class RecordCollectionMaterializer(StoredMaterializer):
     "Stores an icevision `RecordCollection`: it comes back as it was, or an error says why not. Subclass it to set options."
 
-    __module__ = 'redaction_serde.materializers'  # where stores say that it is
     ASSOCIATED_TYPES: ClassVar = (RecordCollection,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar = ArtifactType.DATA
     FORMAT: ClassVar[str] = 'json'  # one of `FILES`; 'jsonl' makes a file for each `SHARD` items

@@ -16,11 +16,10 @@ from .base import REMEDY, StoredMaterializer, sha256_of
 from .summaries import shown
 from ..records.verbs import guarded
 
-# %% ../../nbs/build/38_detector_artifacts.ipynb #8cdd24e5
+# %% ../../nbs/build/38_detector_artifacts.ipynb #428401d0
 class DetectorMaterializer(StoredMaterializer):
     "Stores a `Detector` as weights and a card; refuses to load what has been changed since."
 
-    __module__ = 'redaction_serde.materializers'  # where stores say that it is
     ASSOCIATED_TYPES: ClassVar = (Detector,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar = ArtifactType.MODEL
     LIMITS: ClassVar[Limits] = Limits()  # `bytes` is the limit of the weights

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 from .collections import RecordCollectionMaterializer
 
-# %% ../../nbs/build/37_predictions.ipynb #3673c770
+# %% ../../nbs/build/37_predictions.ipynb #7c0b231a
 class PredictionsMaterializer(RecordCollectionMaterializer):
     "Stores a list of icevision `Prediction`s with their ground truth. Name it in `output_materializers`: a list says too little."
 
-    __module__ = 'redaction_serde.materializers'  # where stores say that it is
     ASSOCIATED_TYPES: ClassVar = (list,)

@@ -36,7 +36,7 @@ from icevision.core import BaseRecord
 from icevision.core.components import Composite
 from icevision.data import Prediction, RecordCollection
 
-# %% ../../nbs/build/24_building.ipynb #f29bb4c8
+# %% ../../nbs/build/24_building.ipynb #64eab2bd
 _lock = threading.Lock()
 _waiting = 0  # how many are building now
 _was_enabled = False
@@ -59,10 +59,10 @@ def gc_paused() -> Iterator[None]:
             if _waiting == 0 and _was_enabled:
                 gc.enable()
 
-# %% ../../nbs/build/24_building.ipynb #260ba236
+# %% ../../nbs/build/24_building.ipynb #c10976df
 _IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif', '.dcm'}
 
-# %% ../../nbs/build/24_building.ipynb #f80f3753
+# %% ../../nbs/build/24_building.ipynb #4e77f82b
 class Build:
     "What kinds need to restore components."
 
@@ -133,7 +133,7 @@ class Build:
             write_file(target, image.data)
         return target
 
-# %% ../../nbs/build/24_building.ipynb #c8c83cad
+# %% ../../nbs/build/24_building.ipynb #ebd2dfa0
 class _TaskPlan:
     "How the components of one task come back."
 
@@ -151,7 +151,7 @@ class _TaskPlan:
         self.attrs = start + len(shape.fields)
         self.extras = self.attrs + 1
 
-# %% ../../nbs/build/24_building.ipynb #33cdf147
+# %% ../../nbs/build/24_building.ipynb #7f4dbdc7
 class _Plan:
     "How the records of one layout come back."
 
@@ -168,7 +168,7 @@ class _Plan:
             None,
         )
 
-# %% ../../nbs/build/24_building.ipynb #eee19674
+# %% ../../nbs/build/24_building.ipynb #ec41a5b4
 def _new(cls: Any, n: int) -> list:
     "Objects of a class, without a call of its constructor."
     new = cls.__new__
@@ -178,7 +178,7 @@ def _new(cls: Any, n: int) -> list:
 def _all_unset(column: list) -> bool:
     return column.count(UNSET) == len(column)
 
-# %% ../../nbs/build/24_building.ipynb #b9e433aa
+# %% ../../nbs/build/24_building.ipynb #d2345ea9
 def _components(plan: _TaskPlan, columns: list, n: int, build: Build) -> list:
     "The components of a task for all records: a list for each class."
     made = []
@@ -191,7 +191,7 @@ def _components(plan: _TaskPlan, columns: list, n: int, build: Build) -> list:
         made.append(cs)
     return made
 
-# %% ../../nbs/build/24_building.ipynb #54c9c9d5
+# %% ../../nbs/build/24_building.ipynb #a57ecce0
 def _joined(plan: _TaskPlan, made: list, records: list) -> list:
     "A `Composite` for each record, holding its components; all share one list of classes, which icevision only ever replaces."
     composites = _new(Composite, len(records))
@@ -205,7 +205,7 @@ def _joined(plan: _TaskPlan, made: list, records: list) -> list:
             c.composite = composite
     return composites
 
-# %% ../../nbs/build/24_building.ipynb #21e9c006
+# %% ../../nbs/build/24_building.ipynb #f849ca2c
 def _set_aside(plan: _TaskPlan, made: list, composites: list, columns: list, build: Build) -> None:
     "Set what was put aside, and the attributes of tasks."
     extras = columns[plan.extras]
@@ -219,7 +219,7 @@ def _set_aside(plan: _TaskPlan, made: list, composites: list, columns: list, bui
         for composite, attrs in zip(composites, columns[plan.attrs]):
             _set_attributes(composite, attrs, TASK_NAMES, plan.hidden, build)
 
-# %% ../../nbs/build/24_building.ipynb #73130d4d
+# %% ../../nbs/build/24_building.ipynb #50fc1a77
 def _set(thing: Any, attribute: str, value: Any) -> None:
     if value is UNSET:
         delattr(thing, attribute)
@@ -236,7 +236,7 @@ def _set_attributes(thing: Any, attrs: Any, own: frozenset, hidden: frozenset, b
             raise ValueError(message)
         setattr(thing, name, build.value(data, name))
 
-# %% ../../nbs/build/24_building.ipynb #1c4b4963
+# %% ../../nbs/build/24_building.ipynb #53fc13bf
 def _build_block(block: Block, plan: _Plan, build: Build) -> tuple:
     "The records of a block, and their ids. Raises one of `BAD_DATA` for what is wrong with any of them."
     n, columns = len(block), block.columns
@@ -259,11 +259,11 @@ def _build_block(block: Block, plan: _Plan, build: Build) -> tuple:
                 record.is_new = mark
     if not _all_unset(attrs):
         for record, own, mark in zip(records, attrs, marks):
-            names = RECORD_NAMES if mark is UNSET else RECORD_NAMES | {'is_new'}
-            _set_attributes(record, own, names, plan.hidden, build)
+            taken = RECORD_NAMES if mark is UNSET else RECORD_NAMES | {'is_new'}
+            _set_attributes(record, own, taken, plan.hidden, build)
     return records, ids
 
-# %% ../../nbs/build/24_building.ipynb #5a092be3
+# %% ../../nbs/build/24_building.ipynb #1ca2f5f9
 class Builder:
     "Builds records of any of a document's layouts."
 
@@ -324,7 +324,7 @@ class Builder:
         if self.problems:
             raise DecodeError(self.problems)
 
-# %% ../../nbs/build/24_building.ipynb #220aefdb
+# %% ../../nbs/build/24_building.ipynb #0d8ee971
 def _gathered(blocks: Iterable) -> Iterator[list]:
     "Lists of blocks that together hold `BATCH` records or more; fewer only at the end."
     batch, count = [], 0
@@ -337,7 +337,7 @@ def _gathered(blocks: Iterable) -> Iterator[list]:
     if batch:
         yield batch
 
-# %% ../../nbs/build/24_building.ipynb #dd04a8bc
+# %% ../../nbs/build/24_building.ipynb #97e1f19a
 def build_records(
     stream: Stream,
     builder: Builder,
@@ -346,7 +346,7 @@ def build_records(
     for batch in _gathered(stream.blocks):
         yield _build_batch(batch, builder)
 
-# %% ../../nbs/build/24_building.ipynb #5a7adcdd
+# %% ../../nbs/build/24_building.ipynb #f905673a
 def _build_batch(batch: list, builder: Builder) -> list:
     "The records of some blocks, in their order."
     if len(batch) <= 2:
@@ -372,7 +372,7 @@ def _build_batch(batch: list, builder: Builder) -> list:
     builder.ids += ids
     return records
 
-# %% ../../nbs/build/24_building.ipynb #7c754c74
+# %% ../../nbs/build/24_building.ipynb #993da765
 class RecordTemplate:
     "What a loaded collection makes new records from: a `create_record_fn` that is data, not code."
 
@@ -390,7 +390,7 @@ class RecordTemplate:
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
 
-# %% ../../nbs/build/24_building.ipynb #c82ce5f4
+# %% ../../nbs/build/24_building.ipynb #fb0cf3fc
 def build_template(
     builder: Builder,
     data: Any,  # of the template
@@ -409,7 +409,7 @@ def build_template(
         raise DecodeError([Problem('$.template', p.message) for p in chain(problems, fresh.problems)])
     return built[0]
 
-# %% ../../nbs/build/24_building.ipynb #ba570693
+# %% ../../nbs/build/24_building.ipynb #d262cafd
 def build_collection(
     stream: Stream,
     root: Any = None,  # folder that stored paths come back under
@@ -430,7 +430,7 @@ def build_collection(
             return _predictions(stream.header, records)
         return _collection(stream.header, records, builder)
 
-# %% ../../nbs/build/24_building.ipynb #7a655012
+# %% ../../nbs/build/24_building.ipynb #fd2123d9
 def _collection(header: Header, records: list, builder: Builder) -> RecordCollection:
     "Records as a collection, whose list and dict are what they were."
     collection = RecordCollection(None)
@@ -449,7 +449,7 @@ def _collection(header: Header, records: list, builder: Builder) -> RecordCollec
         inner.data = {key: records[i] for key, (_, i) in zip(keys, index.keys)}
     return collection
 
-# %% ../../nbs/build/24_building.ipynb #71a12129
+# %% ../../nbs/build/24_building.ipynb #d2b7649d
 def check_ids(
     ids: list,  # of records
 ) -> None:
@@ -459,7 +459,7 @@ def check_ids(
     except ValueError as e:
         raise DecodeError(f'ids of records: {e}', '$.records') from None
 
-# %% ../../nbs/build/24_building.ipynb #49b2b746
+# %% ../../nbs/build/24_building.ipynb #b5eb6481
 def _predictions(header: Header, records: list) -> list:
     "Records as predictions and their ground truths."
     predictions = []

@@ -131,7 +131,12 @@ def metadata_class(
 
 
 _spec_of: dict = {}
-copyreg.pickle(_MadeOfData, lambda cls: (metadata_class, (_spec_of[cls],)))
+def _reduced(cls: Any) -> tuple:
+    "A made class, for pickling: how to make it again."
+    return metadata_class, (_spec_of[cls],)
+
+
+copyreg.pickle(_MadeOfData, _reduced)
 
 # %% ../../nbs/build/22_classes.ipynb #56638878
 class _Probe:

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from operator import attrgetter, is_, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterable, Iterator, Optional
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -39,7 +39,7 @@ from ..values import Packing, dotted, pack_array, pack_path, show_place, to_valu
 from icevision.core import BaseRecord
 from icevision.data import Prediction, RecordCollection
 
-# %% ../../nbs/build/23_packing.ipynb #8090bc00
+# %% ../../nbs/build/23_packing.ipynb #43563242
 class _TaskPlan:
     "How the components of one task are written."
 
@@ -56,7 +56,7 @@ class _TaskPlan:
         nothing = [[UNSET] * n, [UNSET] * n] if n else [UNSET, UNSET]
         return [*[values[i] for i in self.shape.order], *nothing]
 
-# %% ../../nbs/build/23_packing.ipynb #1595a7e4
+# %% ../../nbs/build/23_packing.ipynb #81c48a85
 class _Plan:
     "How the records of one layout are written."
 
@@ -80,7 +80,7 @@ class _Plan:
             if kind.shares
         ]
 
-# %% ../../nbs/build/23_packing.ipynb #5423885a
+# %% ../../nbs/build/23_packing.ipynb #edb2a4fd
 class _Group:
     "Records of one plan: for each of its tasks the composites, and for each component those of all records."
 
@@ -102,7 +102,7 @@ class _Group:
         t, c = self.plan.id_place
         return [getattr(component, 'record_id', None) for component in self.members[t][c]]
 
-# %% ../../nbs/build/23_packing.ipynb #8ba0a1e4
+# %% ../../nbs/build/23_packing.ipynb #7c8f7b3f
 class _Shared:
     "Numbers what records share, and puts it in the header."
 
@@ -131,7 +131,7 @@ class _Shared:
         self._kept.clear()
         self.places.clear()
 
-# %% ../../nbs/build/23_packing.ipynb #7430665c
+# %% ../../nbs/build/23_packing.ipynb #bba8ec2e
 class Pack:
     "What kinds need to pack a component."
 
@@ -230,7 +230,7 @@ class Pack:
             reason = e.strerror if isinstance(e, OSError) else e.problems[0].message
             return self.note(steps, f'cannot embed the image {path}: {reason}')
 
-# %% ../../nbs/build/23_packing.ipynb #2ed73949
+# %% ../../nbs/build/23_packing.ipynb #bfc7290c
 class _Planner:
     "Finds the plans of records."
 
@@ -339,7 +339,7 @@ class _Planner:
         plan = self._plan(tuple([task for _, (task, _) in found]))
         return _Group(plan, [record], [[composites[name]] for name, _ in found], [members for _, (_, members) in found])
 
-# %% ../../nbs/build/23_packing.ipynb #02a134e6
+# %% ../../nbs/build/23_packing.ipynb #18f9ccfe
 def _arrange(task: _TaskPlan, classes: tuple) -> Any:
     "A function that brings components, which stand in the order of `classes`, into the order of a plan."
     places = [classes.index(cls) for cls in map(component_class_of, task.components)]
@@ -350,7 +350,7 @@ def component_class_of(component: Component) -> type:
     "The class of a component."
     return component_class(component.name)
 
-# %% ../../nbs/build/23_packing.ipynb #da2ac99d
+# %% ../../nbs/build/23_packing.ipynb #bca25373
 def _without_twins(components: list, pack: Pack, place: Any) -> list:
     "Components of which no two of a class say the same; a problem is noted if two say different things."
     by_class: dict = {}
@@ -385,7 +385,7 @@ def _content(component: Component, c: Any, pack: Pack) -> str:
     problems = [f'{p.message} {id(c)}' for p in quiet.problems]
     return repr((rows, quiet.extras, problems))
 
-# %% ../../nbs/build/23_packing.ipynb #11c9deb2
+# %% ../../nbs/build/23_packing.ipynb #81355dd7
 def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
     "The struct of one record of a group; problems are noted."
     plan = group.plan
@@ -396,7 +396,7 @@ def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
     head = (plan.shape.index,) if plan.shape.index else ()
     return plan.shape.wide_struct(*head, *tasks, *own)
 
-# %% ../../nbs/build/23_packing.ipynb #84558ea9
+# %% ../../nbs/build/23_packing.ipynb #ef7f072f
 def _pack_task(task: _TaskPlan, composite: Any, members: list, pack: Pack, place: Any) -> Any:
     "The struct of one task of a record."
     pack.place = (place, task.key)
@@ -413,7 +413,7 @@ def _pack_task(task: _TaskPlan, composite: Any, members: list, pack: Pack, place
         data.attrs = _task_attributes(composite, task, pack)
     return data
 
-# %% ../../nbs/build/23_packing.ipynb #2c5acc94
+# %% ../../nbs/build/23_packing.ipynb #e4d4a644
 def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> list:
     "The fields of one component."
     noted = len(pack.problems)
@@ -428,7 +428,7 @@ def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -
     pack.extras.pop(component.name, None)
     return _pack_unusual(component, c, pack, task)
 
-# %% ../../nbs/build/23_packing.ipynb #9852ed43
+# %% ../../nbs/build/23_packing.ipynb #aff09e29
 _BOOKKEEPING = {'task', 'composite'}  # attributes of every component that the layout already tells
 
 
@@ -456,7 +456,7 @@ def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> 
         fresh = SimpleNamespace(**component.initial)
         return [value for kind in component.kinds for value in kind.row(fresh, pack.quiet())]
 
-# %% ../../nbs/build/23_packing.ipynb #51ae951c
+# %% ../../nbs/build/23_packing.ipynb #789b3812
 def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner: str, pack: Pack) -> Any:
     "Attributes that a user has set on a record or a task, as data; UNSET if there are none."
     attributes = {name: value for name, value in vars(thing).items() if name not in skip}
@@ -488,7 +488,7 @@ def _record_attributes(record: Any, plan: _Plan, pack: Pack) -> tuple:
         return is_new, UNSET
     return is_new, _attributes(record, skip, RECORD_NAMES, plan.hidden, 'record', pack)
 
-# %% ../../nbs/build/23_packing.ipynb #feaea257
+# %% ../../nbs/build/23_packing.ipynb #e2c19553
 _UNREADABLE = (AttributeError, TypeError, ValueError, LookupError, OverflowError)
 
 
@@ -499,7 +499,7 @@ def _column(kind: Kind, cs: list, pack: Pack) -> Optional[list]:
     except _UNREADABLE:
         return None
 
-# %% ../../nbs/build/23_packing.ipynb #869a001b
+# %% ../../nbs/build/23_packing.ipynb #061f0a1a
 def _columns(kind: Kind, cs: list, pack: Pack, odd: set) -> Optional[list]:
     "Columns of a kind, with a regular component in the place of each odd one, which are added to `odd`."
     columns = None if odd else _column(kind, cs, pack)
@@ -518,7 +518,7 @@ def _with_stand_ins(cs: list, odd: set) -> list:
     regular = next((c for i, c in enumerate(cs) if i not in odd), None)
     return [] if regular is None else [regular if i in odd else c for i, c in enumerate(cs)]
 
-# %% ../../nbs/build/23_packing.ipynb #ad796c85
+# %% ../../nbs/build/23_packing.ipynb #b5e6bac3
 def _odd_components(component: Component, cs: list) -> set:
     "Positions of components with more or fewer attributes than they should have."
     if have(cs, component.usual):
@@ -544,7 +544,7 @@ def _odd_tasks(task: _TaskPlan, composites: list, members: list) -> set:
             odd |= {i for i, c in enumerate(cs) if (c.task.name, c.task.order) != wanted}
     return odd
 
-# %% ../../nbs/build/23_packing.ipynb #35e1eb9c
+# %% ../../nbs/build/23_packing.ipynb #51df7362
 def _marks(records: list) -> tuple:
     "The `is_new` marks of records, and positions of those that are odd."
     if have(records, 2):
@@ -563,7 +563,7 @@ def _mark(record: Any) -> Any:
     except AttributeError:
         return UNSET
 
-# %% ../../nbs/build/23_packing.ipynb #8405880e
+# %% ../../nbs/build/23_packing.ipynb #b7b72b80
 def _pack_columns(group: _Group, pack: Pack) -> tuple:
     "Columns for a group, and positions of the odd records, whose places hold nothing of theirs; (None, …) if there is no regular one."
     n, odd, columns = len(group.records), set(), []
@@ -582,11 +582,11 @@ def _pack_columns(group: _Group, pack: Pack) -> tuple:
     marks, more = _marks(group.records)
     return [*columns, marks, [UNSET] * n], odd | more
 
-# %% ../../nbs/build/23_packing.ipynb #e86106e5
+# %% ../../nbs/build/23_packing.ipynb #23a83944
 RUN = 334  # records that are packed together: three runs are a batch
 _FEW = 4  # records for which columns do not pay
 
-# %% ../../nbs/build/23_packing.ipynb #1ceb2b41
+# %% ../../nbs/build/23_packing.ipynb #b5ea014b
 def _pack_group(group: _Group, places: list, pack: Pack) -> Block:
     "Records of one plan as a block."
     n, shape = len(group.records), group.plan.shape
@@ -602,7 +602,7 @@ def _pack_group(group: _Group, places: list, pack: Pack) -> Block:
                 column[i] = value
     return Block(shape, columns=columns)
 
-# %% ../../nbs/build/23_packing.ipynb #38e8ca98
+# %% ../../nbs/build/23_packing.ipynb #ad9c0965
 def _number(group: _Group, places: list, pack: Pack) -> None:
     "Number what the records of a group share, in their order."
     sharing = group.plan.sharing
@@ -622,7 +622,7 @@ def _known(kind: Kind, cs: list, pack: Pack) -> bool:
     things = {id(thing) for c in cs for thing in kind.shared(c)}
     return pack.shared.places.keys() >= things - {id(None)}
 
-# %% ../../nbs/build/23_packing.ipynb #cdddc30b
+# %% ../../nbs/build/23_packing.ipynb #c2dc2685
 def _pack_run(records: list, start: int, packer: 'Packer') -> list:
     "Blocks of some records, in their order."
     places = [(_RECORDS, start + i) for i in range(len(records))]
@@ -639,7 +639,7 @@ def _pack_run(records: list, start: int, packer: 'Packer') -> list:
 
 _RECORDS = ('$', 'records')
 
-# %% ../../nbs/build/23_packing.ipynb #a886a895
+# %% ../../nbs/build/23_packing.ipynb #84802b02
 def _pack_mixed(records: list, places: list, packer: 'Packer') -> list:
     "Blocks of records that have not one plan: those of each are packed together, and brought back into order."
     alone = []
@@ -660,7 +660,7 @@ def _pack_mixed(records: list, places: list, packer: 'Packer') -> list:
             rows[i] = row
     return list(row_blocks(rows, packer.header))
 
-# %% ../../nbs/build/23_packing.ipynb #7d77f249
+# %% ../../nbs/build/23_packing.ipynb #276b1546
 def _together(plan: _Plan, groups: list) -> _Group:
     "Groups of one record each as one group."
     records = [group.records[0] for group in groups]
@@ -670,7 +670,7 @@ def _together(plan: _Plan, groups: list) -> _Group:
     ]
     return _Group(plan, records, composites, members)
 
-# %% ../../nbs/build/23_packing.ipynb #6ba8af7e
+# %% ../../nbs/build/23_packing.ipynb #8f940645
 def _merged(blocks: list) -> list:
     "Blocks of one layout that follow each other as one."
     merged: list = []
@@ -685,7 +685,7 @@ def _merged(blocks: list) -> list:
             merged[-1] = Block(block.shape, rows=[*last.rows, *block.rows])
     return merged
 
-# %% ../../nbs/build/23_packing.ipynb #43d9c6a0
+# %% ../../nbs/build/23_packing.ipynb #26728b6e
 class Packer:
     "Turns records into a stream."
 
@@ -732,7 +732,7 @@ class Packer:
         if self.pack.problems:
             raise EncodeError(sorted(self.pack.problems, key=record_of))
 
-# %% ../../nbs/build/23_packing.ipynb #ab59dec2
+# %% ../../nbs/build/23_packing.ipynb #b470fc60
 def stream_of(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     root: Any = None,  # folder that stored paths are relative to
@@ -749,7 +749,7 @@ def stream_of(
         raise EncodeError(f'expected a RecordCollection or a list of Predictions, found {type(collection).__name__}')
     return _PackedStream(packer, blocks)
 
-# %% ../../nbs/build/23_packing.ipynb #96123948
+# %% ../../nbs/build/23_packing.ipynb #c6721400
 class _PackedStream(Stream):
     "A stream that knows components that nobody registered."
 
@@ -777,7 +777,7 @@ def _collection_blocks(collection: Any, packer: Packer) -> Iterator[Block]:
     if len(unique) != len(listed) or not _same_items(mapping, dict(zip(packer.ids, unique))):
         header.index = _index(listed, unique, mapping, packer.pack)
 
-# %% ../../nbs/build/23_packing.ipynb #e6c88339
+# %% ../../nbs/build/23_packing.ipynb #bb549008
 def _template(create: Any, packer: Packer) -> Any:
     "What a collection makes new records from, as data."
     try:
@@ -789,7 +789,7 @@ def _template(create: Any, packer: Packer) -> Any:
     row = packer.row(record, '$.template')
     return UNSET if row is None else msgspec.to_builtins(row, builtin_types=(bytes,))
 
-# %% ../../nbs/build/23_packing.ipynb #a73a9b74
+# %% ../../nbs/build/23_packing.ipynb #2931d30b
 def _same_items(a: dict, b: dict) -> bool:
     "Have two dicts the same keys, of the same types and in the same order, for the same objects?"
     if len(a) != len(b) or not all(map(is_, a.values(), b.values())):
@@ -810,8 +810,8 @@ def _index(listed: list, unique: list, mapping: dict, pack: Pack) -> Index:
     index.keys = [(pack.value(key, ('index', 'keys')), places.get(id(record), 0)) for key, record in mapping.items()]
     return index
 
-# %% ../../nbs/build/23_packing.ipynb #573945ec
-def _prediction_blocks(predictions: list, packer: Packer) -> Iterator[Block]:
+# %% ../../nbs/build/23_packing.ipynb #3931bcbf
+def _prediction_blocks(predictions: Sequence, packer: Packer) -> Iterator[Block]:
     "The blocks of predictions and their ground truths."
     records: list = []
     pairs: list = []
@@ -824,7 +824,7 @@ def _prediction_blocks(predictions: list, packer: Packer) -> Iterator[Block]:
     packer.header.kind, packer.header.pairs = 'predictions', pairs
     yield from packer.blocks(records)
 
-# %% ../../nbs/build/23_packing.ipynb #b87dbee8
+# %% ../../nbs/build/23_packing.ipynb #a7b47bed
 def to_document(
     collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     root: Any = None,  # folder that stored paths are relative to; without it they are stored as they are

@@ -107,7 +107,7 @@ def _copied(document: Document) -> Stream:
 
 # %% ../../nbs/build/01_save_and_load.ipynb #5d8300f5
 @contextmanager
-def _maybe_zipped(file: BinaryIO, path: PathLike) -> Iterator[BinaryIO]:
+def _maybe_zipped(file: Any, path: PathLike) -> Iterator[Any]:
     "A file to write to, zipped if its name says so."
     if not is_zipped(path):
         yield file
@@ -173,7 +173,7 @@ def _iter_records(path, root, keypoints, images_dir, limits, verify, recover) ->
         yield from whole._records._list
         return
     with opened(path) as file:
-        source = gzip.GzipFile(fileobj=file) if is_zipped(path) else file
+        source: Any = gzip.GzipFile(fileobj=file) if is_zipped(path) else file
         stream = read_lines(source, limits, verify, recover)
         if stream.header.kind == 'predictions':
             raise DecodeError(_NOT_PREDICTIONS, str(path))

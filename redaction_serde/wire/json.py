@@ -188,7 +188,7 @@ class RowReader:
     def _wide(self, line: Any) -> Any:
         "A record with whole numbers of 63 bits and more, which must still fit in 64."
         k = self._layout(line)
-        row = msgspec.json.decode(line, type=record_shape(self.layouts[k], k).wide_struct)
+        row: Any = msgspec.json.decode(line, type=record_shape(self.layouts[k], k).wide_struct)
         if too_long := _long_numbers(msgspec.json.decode(line)):
             raise msgspec.ValidationError(f'the integer does not fit in 64 bits - at `{too_long}`')
         return row
@@ -233,7 +233,7 @@ def read_rows(
 ) -> Iterator[Block]:
     "Blocks of records; all problems of the document in one error at its end."
     budget = budget or Budget()
-    row, problems = RowReader(header, tags), Problems(limits.problems)
+    reader, problems = RowReader(header, tags), Problems(limits.problems)
     count = first
     while batch := list(islice(lines, BATCH)):
         start, count = count, count + len(batch)
@@ -241,9 +241,9 @@ def read_rows(
             raise over_limit(limits, 'records', 'more', '$.records')
         rows: list = []
         try:
-            rows = row.many(batch)
+            rows = reader.many(batch)
         except (*NOT_WHOLE, ValueError):
-            _note_all(row, batch, start, problems)
+            _note_all(reader, batch, start, problems)
         if problems.full:
             break
         if not problems:
@@ -262,13 +262,13 @@ def charged(
         yield block
 
 
-def _note_all(row: RowReader, batch: list, start: int, problems: Problems) -> None:
+def _note_all(reader: RowReader, batch: list, start: int, problems: Problems) -> None:
     "Note what is wrong with each record of a batch."
     for i, line in enumerate(batch, start):
         try:
-            row.one(line)
+            reader.one(line)
         except (*NOT_WHOLE, ValueError) as e:
-            row.note(line, e, f'$.records[{i}]', problems)
+            reader.note(line, e, f'$.records[{i}]', problems)
         if problems.full:
             return
 

@@ -281,9 +281,9 @@ def _renumber(header: Header, kept: list) -> None:
         if index.keys is not UNSET:
             index.keys = [(key, new[i]) for key, i in index.keys if i in new]
 
-# %% ../../nbs/build/16_json_lines.ipynb #301cb941
+# %% ../../nbs/build/16_json_lines.ipynb #f22efb51
 def read_lines(
-    file: BinaryIO,  # at its beginning
+    file: Any,  # binary, at its beginning
     limits: Limits = Limits(),  # what to accept
     verify: bool = True,  # refuse a file whose checksum does not match; it is known at the end
     recover: bool = False,  # give every whole record of a damaged file, with a `RecoveryWarning`

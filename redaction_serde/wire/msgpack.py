@@ -34,7 +34,7 @@ class _Packed(Struct, array_like=True, forbid_unknown_fields=True):
 
 _find = partial(find_unholdable, nan=True)
 
-
+# %% ../../nbs/build/18_msgpack.ipynb #11190998
 class MessagePack(Wire):
     "MessagePack in columns."
 
