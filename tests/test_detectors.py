@@ -23,6 +23,9 @@ CLASSES = ClassMap(['content', 'redaction'])
 SIZE = (96, 128)
 
 
+def packed(class_map): return d.pack_class_map(class_map, '$', d.Packing())
+
+
 @pytest.fixture(scope='module')
 def files():
     return d.dumps_detector(d.make_detector(CLASSES, image_size=SIZE, score_thresh=.01))
@@ -60,7 +63,7 @@ def test_every_type_comes_back(model_type, args, no_network):
 @pytest.mark.parametrize('model_type', d.KINDS)
 def test_every_backbone_can_be_built_and_run(model_type, backbone, no_network):
     """Without memory for weights: on torch's meta device the shapes alone are computed."""
-    build = d.Build(model_type, backbone, d.pack_class_map(CLASSES), SIZE, args=dict(num_keypoints=5) if model_type == 'keypoint_rcnn' else {})
+    build = d.Build(model_type, backbone, packed(CLASSES), SIZE, args=dict(num_keypoints=5) if model_type == 'keypoint_rcnn' else {})
     assert not d.check_build(build)
     model = d._skeleton(build)
     with torch.device('meta'): features = model.backbone(torch.zeros(1, 3, SIZE[1], SIZE[0]))
@@ -76,7 +79,7 @@ def test_backbones_of_one_map_are_not_on_the_list():
 
 
 def test_no_code_is_shared_between_models():
-    a, b = (d.build_model(d.Build('retinanet', 'resnet18_fpn', d.pack_class_map(CLASSES), SIZE)) for _ in range(2))
+    a, b = (d.build_model(d.Build('retinanet', 'resnet18_fpn', packed(CLASSES), SIZE)) for _ in range(2))
     assert not {p.data_ptr() for p in a.parameters()} & {p.data_ptr() for p in b.parameters()}
 
 
@@ -284,7 +287,7 @@ def test_boxes_are_in_pixels_of_the_page(pages):
             super().__init__()
             self.p = torch.nn.Parameter(torch.zeros(1))
         def forward(self, images): return [next(self.answers)]
-    detector = d.Detector(Oracle(), d.Build('retinanet', 'resnet18_fpn', d.pack_class_map(pages[0].detection.class_map), SIZE))
+    detector = d.Detector(Oracle(), d.Build('retinanet', 'resnet18_fpn', packed(pages[0].detection.class_map), SIZE))
     def answer(r):
         t = d._target(r, d.page_tensor(r, SIZE)[1])
         return dict(boxes=t['boxes'], labels=t['labels'], scores=torch.ones(len(t['boxes'])))
