@@ -49,7 +49,7 @@ def image_size(
     "Width and height of a record's image in pixels."
     try:
         width, height = component_value(record, 'img_size')
-    except (TypeError, ValueError):
+    except Exception:  # it may be of anybody's own class
         return None
     size = scalar(width), scalar(height)
     return size if all(isinstance(side, (int, float)) for side in size) else None
