@@ -197,13 +197,14 @@ def growths(args: argparse.Namespace) -> tuple[dict, list]:
 
 
 def memories(n: int) -> dict:
-    """What loads of each of our formats need."""
+    """What loads of our main formats need."""
     import clock
 
     found = {}
     for way in ways.ours():
-        say(f'memory: {way.name}')
-        found[way.name] = clock.memory(way, n, 10)
+        if way.name in MAIN_FORMATS:
+            say(f'memory: {way.name}')
+            found[way.name] = clock.memory(way, n, 10)
     say()
     return found
 
