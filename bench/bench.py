@@ -1,6 +1,6 @@
 """How long our formats take, beside picklers, the article's way and what users would pick.
 
-    python bench/bench.py [--sizes 2000 20000 100000] [--rounds 4] [--stream 1000000] [--out FOLDER]
+    python bench/bench.py [--sizes 2000 20000 100000] [--rounds 4] [--stream 500000] [--out FOLDER]
 
 CPU time of this process, as ratios to pickle 5 within one round, in which the ways take turns;
 shown are the median over the rounds, the least and the most. 'Collector as found' is Python's
@@ -197,13 +197,14 @@ def growths(args: argparse.Namespace) -> tuple[dict, list]:
 
 
 def memories(n: int) -> dict:
-    """What loads of each of our formats need."""
+    """What loads of our main formats need."""
     import clock
 
     found = {}
     for way in ways.ours():
-        say(f'memory: {way.name}')
-        found[way.name] = clock.memory(way, n, 10)
+        if way.name in MAIN_FORMATS:
+            say(f'memory: {way.name}')
+            found[way.name] = clock.memory(way, n, 10)
     say()
     return found
 
