@@ -49,7 +49,6 @@ class _TaskPlan:
         self.components = sorted(components, key=lambda c: component_order(c.name))
         self.spec = TaskSpec(name, order, tuple(c.name for c in self.components))
         self.shape = task_shape(self.spec.components)
-        self.hidden: frozenset = frozenset()  # names that an attribute of the task would hide
 
     def arrange(self, values: list, n: int = 0) -> list:
         "Values or columns in the order of the declarations as fields of the struct, with no attributes and no extras."
@@ -64,10 +63,7 @@ class _Plan:
         self.tasks = tasks
         self.shape = shape
         self.count = sum(len(task.components) for task in tasks)
-        self.hidden = hidden_by_record(shape.layout)
-        common = next((task.spec.components for task in tasks if task.name == 'common'), ())
-        for task in tasks:
-            task.hidden = hidden_by_task(task.spec.components, common)
+        self.common = next((task.spec.components for task in tasks if task.name == 'common'), ())
         self.id_place = next(
             ((t, c) for t, task in enumerate(tasks) for c, x in enumerate(task.components) if x.name == 'RecordID'),
             None,
@@ -390,14 +386,15 @@ def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
     "The struct of one record of a group; problems are noted."
     plan = group.plan
     record, composites, members = group.at(i)
-    tasks = [_pack_task(task, c, cs, pack, place) for task, c, cs in zip(plan.tasks, composites, members)]
+    parts = zip(plan.tasks, composites, members)
+    tasks = [_pack_task(task, c, cs, plan.common, pack, place) for task, c, cs in parts]
     pack.place = place
     own = _record_attributes(record, plan, pack)
     head = (plan.shape.index,) if plan.shape.index else ()
     return plan.shape.wide_struct(*head, *tasks, *own)
 
 # %% ../../nbs/build/23_packing.ipynb #ef7f072f
-def _pack_task(task: _TaskPlan, composite: Any, members: list, pack: Pack, place: Any) -> Any:
+def _pack_task(task: _TaskPlan, composite: Any, members: list, common: tuple, pack: Pack, place: Any) -> Any:
     "The struct of one task of a record."
     pack.place = (place, task.key)
     pack.extras = {}
@@ -410,7 +407,7 @@ def _pack_task(task: _TaskPlan, composite: Any, members: list, pack: Pack, place
     if pack.extras:
         data.extras = pack.extras
     if attribute_count(composite) != 3:
-        data.attrs = _task_attributes(composite, task, pack)
+        data.attrs = _task_attributes(composite, task, common, pack)
     return data
 
 # %% ../../nbs/build/23_packing.ipynb #e4d4a644
@@ -467,10 +464,11 @@ def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner:
     return data if data else UNSET
 
 
-def _task_attributes(composite: Any, task: _TaskPlan, pack: Pack) -> Any:
+def _task_attributes(composite: Any, task: _TaskPlan, common: tuple, pack: Pack) -> Any:
     "Attributes that a user has set on a task."
     skip = {'_parent', 'components', 'components_cls'}
-    return _attributes(composite, skip, TASK_NAMES, task.hidden, 'task', pack)
+    hidden = hidden_by_task(task.spec.components, common)
+    return _attributes(composite, skip, TASK_NAMES, hidden, 'task', pack)
 
 
 _get = object.__getattribute__  # the record's own attributes; its class turns to components for others
@@ -486,7 +484,7 @@ def _record_attributes(record: Any, plan: _Plan, pack: Pack) -> tuple:
         is_new = UNSET
     if attribute_count(record) == len(skip):
         return is_new, UNSET
-    return is_new, _attributes(record, skip, RECORD_NAMES, plan.hidden, 'record', pack)
+    return is_new, _attributes(record, skip, RECORD_NAMES, hidden_by_record(plan.shape.layout), 'record', pack)
 
 # %% ../../nbs/build/23_packing.ipynb #e2c19553
 _UNREADABLE = (AttributeError, TypeError, ValueError, LookupError, OverflowError)
