@@ -17,7 +17,7 @@ from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Union
+from typing import Final, Literal, Union
 
 import msgspec
 from msgspec import Struct
@@ -29,7 +29,7 @@ from .kinds.kind import Number
 from .kinds.labels import ClassMapData, class_map_state, pack_class_map
 from .records.classes import CLASSES
 from .values import LOOKING, Packing, Reading, scalar
-from .visual import PALETTE, Picture, boxes_of, class_name, draw_box, draw_page
+from .visual import PALETTE, Picture, boxes_of, colour_of, draw_box, draw_page
 from .wire.format import NOT_WHOLE, unholdable
 
 # %% ../nbs/build/46_trained_models.ipynb #7fa2debf
@@ -224,7 +224,9 @@ def would_be_lost(detector) -> list:
                        for name, x in tensors.items() if x.is_meta or x.layout != torch.strided or not x.is_contiguous()]
 
 # %% ../nbs/build/46_trained_models.ipynb #f3879087
-CARD_FILE, CARD_FORMAT, CARD_VERSION = 'card.json', 'redaction-serde detector', 1
+CARD_FILE = 'card.json'
+CARD_FORMAT: Final = 'redaction-serde detector'
+CARD_VERSION = 1
 MAX_CARD, MAX_TENSOR_HEADER = 1 << 20, 1 << 20  # bytes
 LIBRARIES = ('torch', 'torchvision', 'icevision', 'safetensors')
 
@@ -310,17 +312,17 @@ def loads_detector(
     limits:Limits=Limits(),  # `bytes` is the limit of the weights
 ) -> Detector:               # on the CPU, in evaluation mode
     "The detector in two files. Raises `DecodeError` with every problem. Runs no code from the data, and allocates no more than they hold."
-    card = read_card(card)
-    tensors = _read_weights(card, weights, limits)
-    try: model = _skeleton(card.build)
+    known = read_card(card)
+    tensors = _read_weights(known, weights, limits)
+    try: model = _skeleton(known.build)
     except (RuntimeError, ValueError, AssertionError) as e: raise DecodeError(f'the build does not work: {e}', '$.build') from None
     found = _tensor_problems(tensors, model.state_dict())
     names = {name for name, _ in model.named_parameters()}
-    found += [Problem(f'$.frozen[{i}]', f'{name!r} is not a parameter of this model') for i, name in enumerate(card.frozen) if name not in names]
+    found += [Problem(f'$.frozen[{i}]', f'{name!r} is not a parameter of this model') for i, name in enumerate(known.frozen) if name not in names]
     if found: raise DecodeError(found)
     model.load_state_dict(tensors, assign=True)
-    for name, p in model.named_parameters(): p.requires_grad_(name not in card.frozen)
-    return Detector(model.eval(), card.build)
+    for name, p in model.named_parameters(): p.requires_grad_(name not in known.frozen)
+    return Detector(model.eval(), known.build)
 
 # %% ../nbs/build/46_trained_models.ipynb #77521d69
 def save_detector(
@@ -365,7 +367,7 @@ def page_tensor(
     "A page as a model sees it, from the top left corner. Raises OSError if its file cannot be read."
     with Image.open(record.filepath) as image: page = image.convert('RGB')
     scale = min(size[0]/page.width, size[1]/page.height)
-    page = np.asarray(page.resize((max(1, round(page.width*scale)), max(1, round(page.height*scale))), Image.BILINEAR))
+    page = np.asarray(page.resize((max(1, round(page.width*scale)), max(1, round(page.height*scale))), Image.Resampling.BILINEAR))
     fitted = np.zeros((size[1], size[0], 3), np.float32)
     fitted[:page.shape[0], :page.shape[1]] = 1 - page.astype(np.float32)/255
     return torch.from_numpy(fitted).permute(2, 0, 1).contiguous(), scale
@@ -414,7 +416,8 @@ def train_detector(
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
-            optimiser.step(), rate.step()
+            optimiser.step()
+            rate.step()
             losses.append(loss.item())
             if progress: progress(i + 1, steps)
     model.eval()
@@ -484,11 +487,12 @@ def draw_predictions(
 ) -> Picture:
     "Pages with what was predicted, coloured by class, over what is there, pale and thick."
     shown = predictions[:n]
-    figure, seen = Picture(width, width/max(1, len(shown))*1.35 + .4), {}
+    figure = Picture(width, width/max(1, len(shown))*1.35 + .4)
+    seen: dict[str, str] = {}
     for ax, p in zip(figure.subplots(1, max(1, len(shown)), squeeze=False).flat, shown):
         draw_page(ax, p.ground_truth, longest=700)
-        for box, _ in boxes_of(p.ground_truth): draw_box(ax, box, edgecolor=THERE, linewidth=3.5, alpha=.4)
-        for box, i in boxes_of(p.pred): draw_box(ax, box, edgecolor=seen.setdefault(class_name(p.pred, i), PALETTE[(i - 1) % len(PALETTE)]), linewidth=1.3)
+        for found in boxes_of(p.ground_truth): draw_box(ax, found.box, edgecolor=THERE, linewidth=3.5, alpha=.4)
+        for found in boxes_of(p.pred): draw_box(ax, found.box, edgecolor=colour_of(found, seen), linewidth=1.3)
         ax.set_xlabel(f'{len(p.detection.bboxes)} predicted, {len(p.ground_truth.detection.bboxes)} there', fontsize=8)
     handles = [Line2D([], [], color=THERE, linewidth=3.5, alpha=.4, label='there'), *(Line2D([], [], color=c, label=f'predicted: {name}') for name, c in seen.items())]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
@@ -510,7 +514,7 @@ def evaluate(
     iou:float=.5,   # lowest overlap that counts
 ) -> dict:          # for each class: boxes there, predicted and found; recall and precision, None if there is nothing to divide by
     "How much of what is there was found, and how much of what was found is there."
-    scores = {}
+    scores: dict[str, dict] = {}
     for p in predictions:
         order = np.argsort(-np.asarray(p.detection.scores), kind='stable').tolist()
         found = [(p.detection.labels[i], p.detection.bboxes[i]) for i in order]
