@@ -103,7 +103,7 @@ def _same_boxes(some, others) -> bool:
 
 def _lists_of_boxes(components: list) -> list:
     "What components hold as their boxes; of twins that are equal, or of which one is empty, one."
-    kept = []
+    kept: list[tuple[type, Sequence]] = []
     for component in components:
         if 'bboxes' not in vars(component):
             continue

@@ -144,6 +144,7 @@ def run_pipeline(annotations, images, store) -> dict:
     from redaction_serde.pipelines import collection_pipeline
     try: run = collection_pipeline(str(annotations), str(images))
     except Exception as e: raise UsageError(f'the ZenML pipeline failed: {e}') from e
+    if run is None: raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
     output = run.steps['load_annotations'].outputs['redacted_pages'][0]
     verdict = run.steps['verify_collection'].outputs['verdict'][0].load()
     return dict(id=str(output.id), store=str(store), in_pipeline=verdict['identical'])
@@ -165,7 +166,7 @@ def verify_artifact(args) -> int:
     before = records.parse_coco(args.annotations, args.images)
     after = Client().get_artifact_version(artifact['id']).load()
     report = fidelity.compare(before, after)
-    try: article = fidelity.compare(before, article_way.article_loads(article_way.article_dumps(before)))
+    try: article: Union[fidelity.Report, str] = fidelity.compare(before, article_way.article_loads(article_way.article_dumps(before)))
     except Exception as e: article = f'{type(e).__name__}: {e}'
     write_outputs(out, before, after, report, article, artifact['in_pipeline'])
     return 0
@@ -257,6 +258,7 @@ def run_training(annotations, images, steps, store) -> dict:
     from redaction_serde.pipelines import redaction_pipeline
     try: run = redaction_pipeline(str(annotations), str(images), steps=steps)
     except Exception as e: raise UsageError(f'the ZenML pipeline failed: {e}') from e
+    if run is None: raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
     found = {name: str(versions[0].id) for step in run.steps.values() for name, versions in step.outputs.items()}
     return dict(found, store=str(store), steps=steps, cached=sum(step.status.value == 'cached' for step in run.steps.values()))
 
@@ -331,7 +333,7 @@ def inspect(args) -> int:
     used = Counter(map(layout_of, document.records))
     for k, layout in enumerate(header.layouts): print(f'  {used[k]} records with ' + '; '.join(f'{t.name}: {", ".join(t.components)}' for t in layout.tasks))
     for m in header.class_maps: print(f'  {len(m.classes)} classes: {", ".join(map(str, m.classes[:12]))}' + (' …' if len(m.classes) > 12 else ''))
-    for k in header.keypoints: print(f'  keypoints {k.name}')
+    for spec in header.keypoints: print(f'  keypoints {spec.name}')
     return 0
 
 def convert(args) -> int:

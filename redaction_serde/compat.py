@@ -162,7 +162,7 @@ class Mend(NamedTuple):
     probe: Callable  # raises if the defect is there
     cure: Callable
 
-MENDS = []
+MENDS: list[Mend] = []
 
 def _cures(name, why, probe):
     "Register the function below as the cure for what makes `probe` raise."

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable
 from functools import lru_cache, singledispatch
 from itertools import chain
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .boxes import record_id
 from .compat import prepare_icevision
@@ -198,7 +198,7 @@ def _bytes_of(x: torch.Tensor) -> bytes:
 def _(x: PIL.Image.Image):
     x.load()  # a picture that was opened reads its pixels, and then knows its palette
     palette = x.getpalette(None)  # as it is, with however many numbers for a colour
-    colours = palette and (x.palette.mode, bytes(palette))
+    colours = palette and (cast(Any, x.palette).mode, bytes(palette))
     attributes = dict(mode=x.mode, size=x.size, info=x.info, palette=colours)
     return Parts(own=x.tobytes(), attributes=attributes)
 
@@ -230,7 +230,7 @@ def is_equal(
 @parts.register
 def _(x: type):
     if issubclass(x, KeypointsMetadata):
-        return Parts(attributes=dict(labels=x.labels, connections=x.connections))
+        return Parts(attributes={name: getattr(x, name) for name in ('labels', 'connections')})
     return Parts(own=_Alone(x))
 
 
@@ -261,7 +261,7 @@ def _slots(cls: type) -> dict:
 def _attributes(x: Any) -> dict:
     "The attributes of an object that are set, in its `__dict__` and its slots."
     found = dict(_dict_of(x))
-    for name, member in _slots(type(x)).items():
+    for name, member in _slots(cast(type, type(x))).items():
         try:
             found[name] = member.__get__(x)
         except AttributeError:  # not set
@@ -271,7 +271,8 @@ def _attributes(x: Any) -> dict:
 
 def _object_parts(x: Any) -> Parts:
     "What an object is made of: its attributes, and what it hides behind them."
-    cls, attributes = type(x), _attributes(x)
+    cls: Any = type(x)
+    attributes = _attributes(x)
     ways = (cls.__reduce_ex__, cls.__reduce__)
     if attributes and any(isinstance(way, types.FunctionType) for way in ways):
         return Parts(attributes=attributes)  # it was written in Python, so there is no more to it
@@ -282,7 +283,8 @@ def _object_parts(x: Any) -> Parts:
     if isinstance(told, str):  # the name of something that there is once
         return Parts(own=told)
     make, arguments, state, items, entries = (*told, None, None, None)[:5]
-    if attributes and make is copyreg.__newobj__ and arguments == (cls,):
+    new = copyreg.__newobj__  # type: ignore[attr-defined]  # typeshed leaves it out
+    if attributes and make is new and arguments == (cls,):
         return Parts(attributes=attributes)
     whole = [make, arguments, None if attributes else state, list(items or ()), dict(entries or ())]
     return Parts(attributes=attributes, whole=whole)
@@ -363,7 +365,7 @@ def _(x: Component):
 @parts.register
 def _(x: Composite):
     own = attributes_without(x, '_parent', 'components', 'components_cls')
-    return Parts(attributes=own, entries=_members(vars(x).get('components') or ()))
+    return Parts(attributes=own, entries=_members(vars(x).get('components') or []))
 
 
 @parts.register
@@ -386,7 +388,8 @@ def _is_empty(component: Component) -> bool:
 
 def _without_twins(components: list) -> list:
     "Components of one class, of which those that are empty or equal to another one are left out."
-    keys, kept = Keys(), {}
+    keys = Keys()
+    kept: dict[Hashable, Component] = {}
     for component in [c for c in components if not _is_empty(c)] or components[:1]:
         kept.setdefault(keys.of(component), component)
     return sorted(kept.values(), key=lambda c: reprlib.repr(attributes_without(c, 'composite')))
@@ -397,8 +400,9 @@ def _members(components: list) -> list:
     by_class = defaultdict(list)
     for component in components:
         by_class[type(component)].append(component)
-    found, used = [], Counter()
-    for cls in sorted(by_class, key=lambda cls: (cls.__qualname__, cls.__module__)):
+    found = []
+    used: Counter[str] = Counter()
+    for cls in sorted(by_class, key=lambda cls: cls.__qualname__):
         members = by_class[cls]
         for component in members if len(members) == 1 else _without_twins(members):
             used[cls.__name__] += 1

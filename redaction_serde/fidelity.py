@@ -167,7 +167,9 @@ def _common(before: list, after: list) -> list:
     places = defaultdict(list)
     for j, key in enumerate(after):
         places[key].append(j)
-    count, ends, chains = Counter(), [], []  # for each length of chain: its nearest end, its links
+    count: Counter = Counter()
+    ends: list[int] = []  # for each length of chain: its nearest end
+    chains: list[tuple] = []  # likewise: its links
     for i, key in enumerate(before):
         nth = count[key]
         count[key] += 1
@@ -229,7 +231,8 @@ def _shared(pairs: Iterable) -> int:
 
 def _in_order(partners: dict, n_before: int, n_after: int) -> list[tuple[int | None, int | None]]:
     "All positions in pairs, in the order of the first list; an extra one follows its neighbour."
-    extra, pairs = set(range(n_after)) - set(partners.values()), []
+    extra = set(range(n_after)) - set(partners.values())
+    pairs: list[tuple[int | None, int | None]] = []
     for i, j in [(None, -1), *((i, partners.get(i)) for i in range(n_before))]:
         if i is not None:
             pairs.append((i, j))
@@ -420,8 +423,8 @@ def _parts(walk: _Walk, a, b, step: _Step | None) -> Iterator[tuple]:
         _sets(walk, old.members, new.members, step)
     yield from _named(old.attributes, new.attributes, step, a)
     if old.entries or new.entries:
-        sides = (_keyed(side, walk.keys) for side in (old.entries, new.entries))
-        yield from _entries(walk, *sides, step, a)
+        before, after = (_keyed(side, walk.keys) for side in (old.entries, new.entries))
+        yield from _entries(walk, before, after, step, a)
     if old.items or new.items:
         yield from _lists(walk, list(old.items), list(new.items), step, a)
 
@@ -456,7 +459,8 @@ def _named(old: dict, new: dict, step: _Step | None, inside: Any) -> Iterator[tu
 
 def _keyed(entries: Iterable, keys: Keys) -> dict:
     "Entries by the key of their key, and its number among equal ones: NaN may be there twice."
-    found, count = {}, Counter()
+    found: dict = {}
+    count: Counter = Counter()
     for name, value in entries:
         key = keys.of(name)
         found[key, count[key]] = name, value
@@ -676,8 +680,8 @@ def compare(
     if isinstance(before, RecordCollection) or isinstance(after, RecordCollection):
         walk.through(before, after)
     else:
-        listed = [RecordList(x if isinstance(x, Sequence) else [x]) for x in (before, after)]
-        walk.through(*listed, _Step(None, None, 'attribute', 'records'))
+        old, new = (RecordList(x if isinstance(x, Sequence) else [x]) for x in (before, after))
+        walk.through(old, new, _Step(None, None, 'attribute', 'records'))
     counts = [count_boxes(record) for record in sides[0]]
     identical = sum(counts) if not walk.differences else _identical_boxes(walk, *sides, counts)
     return Report(walk.differences, len(counts), sum(counts), identical)

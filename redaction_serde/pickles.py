@@ -23,7 +23,7 @@ from copy import deepcopy
 from pathlib import Path, PureWindowsPath
 from pkgutil import resolve_name
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, Optional, Union
+from typing import Any, BinaryIO, Callable, ClassVar, Iterable, Iterator, NamedTuple, Optional, Union, cast
 
 import msgspec
 from msgspec import Struct
@@ -38,7 +38,7 @@ from .wire.registry import decode, format_of
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = cast(Any, None)
 
 # %% ../nbs/build/32_pickles.ipynb #8394dc1e
 MARK, UNKNOWN = object(), object()  # on the stack: where a group begins, and what only loading would make
@@ -175,7 +175,7 @@ def walk(
     while at < len(data):
         paper, start, frame_end = machine(), at, 0
         try:
-            for op, arg, at in pickletools.genops(stream):
+            for op, arg, at in cast(Any, pickletools.genops(stream)):  # a `BytesIO` always tells its place
                 end = stream.tell()
                 if op.name in ('GLOBAL', 'INST'):
                     arg = _two_lines(data, at + 1)
@@ -233,7 +233,8 @@ def globals_of(
     data: bytes,  # one pickle or several, or anything else
 ) -> list:  # a `Global` for each name at its first place, and for everything that could not be resolved
     "All globals that loading would import, in all pickles of the data. What cannot be resolved or read is listed as that, never left out."
-    named, unresolved = {}, []
+    named: dict[tuple, Global] = {}
+    unresolved: list[Global] = []
     for at, opcode, arg, machine in walk(data):
         troubles = machine.troubles if opcode else [arg]
         unresolved += [Global(None, None, at, opcode, trouble) for trouble in troubles]
@@ -428,7 +429,7 @@ def array_from_buffer(
     flat = np.frombuffer(bytearray(data), dtype)
     if order == 'K' and axes is not None:
         return flat.reshape(shape).transpose(axes)
-    return flat.reshape(shape, order=order)
+    return flat.reshape(shape, order=cast(Any, order))
 
 # %% ../nbs/build/32_pickles.ipynb #f5a30008
 def _check_bytes(data: Any, dtype: Any, shape: tuple) -> None:
@@ -470,7 +471,8 @@ _SHARED = (type, FunctionType, BuiltinFunctionType, MethodType)  # what others u
 class CacheUnpickler(pickle._Unpickler):
     "Loads a cache: as `RestrictedUnpickler` does, with states that are checked before NumPy gets them."
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]  # set by `load`
 
     def __init__(
         self,
@@ -495,7 +497,7 @@ class CacheUnpickler(pickle._Unpickler):
             self.stack[-1] = _dtype_state(x, state)
         if isinstance(x, np.ndarray):
             self.stack[-1] = _array_state(state)
-        super().load_build()
+        super().load_build()  # type: ignore[misc]  # typeshed leaves it out
 
     dispatch[pickle.BUILD[0]] = load_build
 

@@ -15,7 +15,7 @@ import math
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Iterable, Literal, Optional, Sequence, cast
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -44,8 +44,9 @@ def pixels(
     figure: Figure,
 ) -> np.ndarray:  # RGBA bytes, shape (height, width, 4)
     "What a figure looks like."
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba()).copy()
+    canvas = cast(FigureCanvasAgg, figure.canvas)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
 
 
 class Picture(Figure):
@@ -133,7 +134,7 @@ def image_of(
         return None, 1.0
     scale = min(1.0, longest / max(image.size))
     if scale < 1:
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BILINEAR)
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
     return np.asarray(image), scale
 
 # %% ../nbs/build/31_visual.ipynb #b4af0018
@@ -179,7 +180,8 @@ def draw_box(
     if found is None:
         return None
     x, y, x2, y2 = found
-    patch = ax.add_patch(Rectangle((x, y), x2 - x, y2 - y, fill=False, clip_on=False, snap=False, **style))
+    patch = Rectangle((x, y), x2 - x, y2 - y, fill=False, clip_on=False, snap=False, **style)
+    ax.add_patch(patch)
     patch.set_in_layout(False)  # a box past the edge must not push the pages apart
     return patch
 
@@ -243,8 +245,8 @@ def same_pixels(
     b: Figure,
 ) -> bool:
     "Do two figures look exactly the same?"
-    a, b = pixels(a), pixels(b)
-    return a.shape == b.shape and bool((a == b).all())
+    one, other = pixels(a), pixels(b)
+    return one.shape == other.shape and bool((one == other).all())
 
 # %% ../nbs/build/31_visual.ipynb #e11a4745
 def compare_boxes(
@@ -306,7 +308,7 @@ def overlay(
     lost = 0
     for i, j in align(old, new):
         if j is None:
-            same = _draw_alone(ax, old[i], 'gone')
+            same = _draw_alone(ax, old[cast(int, i)], 'gone')  # of a pair, one at least is a position
         elif i is None:
             same = _draw_alone(ax, new[j], 'new')
         else:
@@ -352,7 +354,8 @@ def contact_sheet(
     shown = [records[i] for i in _spread(len(records), n)]
     columns = max(1, min(columns, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
-    figure, seen = Picture(width, 0.5 + rows * width / columns * 1.3), {}
+    figure = Picture(width, 0.5 + rows * width / columns * 1.3)
+    seen: dict = {}
     for ax, record in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, shown):
         if record is None:
             ax.set_axis_off()
@@ -423,8 +426,9 @@ def visual_check(
         if pair is None:
             ax.set_axis_off()
             continue
-        overlay(*pair, ax=ax, longest=700)
-        ax.set_xlabel(_short(pair[0]), fontsize=7, parse_math=False)
+        old, new = pair
+        overlay(old, new, ax=ax, longest=700)
+        ax.set_xlabel(_short(old), fontsize=7, parse_math=False)
     _add_verdict(figure, report)
     figure.alt = f'{len(pairs)} pages, before and after storage laid over each other: {report.summary()}.'
     return figure
@@ -446,6 +450,7 @@ def _add_verdict(figure: Picture, report: Report) -> None:
     "The verdict above the pages, and what the lines mean below them."
     text = f'{report.boxes_identical} of {report.boxes} boxes identical, {report.records} records'
     mark, colour = '✓', '#00664b'
+    styles: list[tuple[str, str, int, Literal['-', '--']]]
     styles = [('before', BEFORE, 4, '-'), ('after', AFTER, 1, '-')]
     if not report:
         mark, colour = '✗', LOST

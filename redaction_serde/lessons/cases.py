@@ -24,6 +24,7 @@ __all__ = ['CASES', 'blank', 'fill', 'page', 'case', 'listed', 'plain_page', 'tw
 # %% ../../nbs/build/41_cases.ipynb #5589ac58
 import math
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
@@ -74,16 +75,16 @@ def page(
     **kwargs,             # what `fill` takes
 ) -> RecordCollection:
     "An everyday page, new each time: the cases change it."
-    collection, boxes = RecordCollection(make), boxes or [(12.5, 8., 96., 20.75)]
+    collection, corners = RecordCollection(make), boxes or [(12.5, 8., 96., 20.75)]
     class_map = kwargs.pop('class_map', None) or ClassMap(['redaction'])
     for i in range(1, n + 1):
-        record = fill(collection.get_by_record_id(f'scans/p{i}.png'), boxes, f'scans/p{i}.png', class_map, **kwargs)
-        if hasattr(record.detection, 'areas'): record.detection.add_areas([1077.375]*len(boxes))
-        if hasattr(record.detection, 'iscrowds'): record.detection.add_iscrowds([0]*len(boxes))
+        record = fill(collection.get_by_record_id(f'scans/p{i}.png'), corners, f'scans/p{i}.png', class_map, **kwargs)
+        if hasattr(record.detection, 'areas'): record.detection.add_areas([1077.375]*len(corners))
+        if hasattr(record.detection, 'iscrowds'): record.detection.add_iscrowds([0]*len(corners))
     return collection
 
 # %% ../../nbs/build/41_cases.ipynb #331703e6
-CASES = {}  # name -> the function that makes it
+CASES: dict[str, Callable] = {}  # name -> the function that makes it
 
 def case(
     group,  # heading that it is listed under

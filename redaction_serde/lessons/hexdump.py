@@ -10,7 +10,7 @@ __all__ = ['COLOURS', 'Span', 'check_spans', 'span_key', 'HexDump', 'hexdump', '
 import json, pickletools, re, struct
 from html import escape
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Iterable, NamedTuple
 
 # %% ../../nbs/build/42_hexdump.ipynb #28a3213f
 class Span(NamedTuple):
@@ -106,7 +106,7 @@ class HexDump:
     "Bytes with labelled spans. A notebook shows it in colour, everything else as text."
     def __init__(self,
         data:bytes,      # what to show
-        spans:list=(),   # `Span`s
+        spans:Iterable=(),  # `Span`s
         title:str='',    # what the bytes are
         width:int=16,    # bytes in a row
         limit:int=1024,  # bytes to show at most
@@ -114,7 +114,7 @@ class HexDump:
         self.data, self.width = bytes(memoryview(data)), width
         self.spans, self.shown = check_spans(spans, len(self.data)), min(len(self.data), limit)
         self.heading = f'{title}{": " if title else ""}{len(self.data)} byte{"s"*(len(self.data) != 1)}'
-        self.owner = [None]*self.shown  # for each byte, the index of its span
+        self.owner:list[int | None] = [None]*self.shown  # for each byte, the index of its span
         for i, s in enumerate(self.spans): self.owner[s.start:s.stop] = [i]*len(self.owner[s.start:s.stop])
 
     def __repr__(self): return _as_text(self)
@@ -166,15 +166,15 @@ def pickle_spans(
     data:bytes,  # one pickle
 ) -> list:       # a `Span` for each opcode, with its argument
     "Where the opcodes of a pickle are. Nothing is executed."
-    ops = list(pickletools.genops(bytes(data)))
+    ops:list = list(pickletools.genops(bytes(data)))
     stops = [start for _, _, start in ops[1:]] + [ops[-1][2] + 1]
     return [Span(start, stop, op.name, *([] if op.arg is None else [value])) for (op, value, start), stop in zip(ops, stops)]
 
 # %% ../../nbs/build/42_hexdump.ipynb #1cd8941a
 _NUMBERS = dict(zip(range(0xca, 0xd4), ['>f', '>d', '>B', '>H', '>I', '>Q', '>b', '>h', '>i', '>q']))
 _WORDS = {0xc0: ('nil', None), 0xc2: ('false', False), 0xc3: ('true', True)}
-_SIZED = {0xc4: 'bin', 0xc7: 'ext', 0xd9: 'str', 0xdc: 'array', 0xde: 'map'}  # with a length of 8, 16 or 32 bits
-_SIZED = {first + i: (kind, size) for first, kind in _SIZED.items() for i, size in enumerate([2, 4] if kind in ('array', 'map') else [1, 2, 4])}
+_FIRST_OF_SIZE = {0xc4: 'bin', 0xc7: 'ext', 0xd9: 'str', 0xdc: 'array', 0xde: 'map'}  # with a length of 8, 16 or 32 bits
+_SIZED = {first + i: (kind, size) for first, kind in _FIRST_OF_SIZE.items() for i, size in enumerate([2, 4] if kind in ('array', 'map') else [1, 2, 4])}
 
 def _msgpack_head(data, at):
     "Kind of the item at `at`, its length, and the size of the head that says so."
@@ -202,7 +202,8 @@ def msgpack_spans(
         body = 0 if kind in ('array', 'map') else length + (kind == 'ext')  # an extension has a byte for its type
         item = data[at + head:at + head + body]
         if len(item) < body: raise ValueError(f'{kind} at byte {at} is cut off')
-        if kind in ('array', 'map'): kind, value = f'{kind} of {length}', ...
+        value:Any = ...
+        if kind in ('array', 'map'): kind = f'{kind} of {length}'
         elif kind in ('nil', 'true', 'false'): value = _WORDS[data[at]][1]
         elif kind in ('int', 'float'): value = struct.unpack(_NUMBERS[data[at]], item)[0] if body else struct.unpack_from('b', data, at)[0]
         else: value = item.decode() if kind == 'str' else item

@@ -689,7 +689,8 @@ def coco_annotations(
     pages, # Any iterable of `Page`; it is gone through once, and no image is kept
 ) -> dict:
     "The COCO object for pages, whose files are page-0000.png and so on."
-    images, annotations = [], []
+    images = []
+    annotations: list[dict] = []
     for i, page in enumerate(pages):
         images.append(dict(id=i + 1, width=page.image.width, height=page.image.height, file_name=f'page-{i:04d}.png', license=1))
         for a in page.annotations:

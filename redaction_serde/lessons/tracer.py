@@ -147,7 +147,8 @@ def trace(
     limit:int=1000,  # steps
 ) -> Trace:
     "Walk through a pickle and write down every step. Nothing is run; bytes that cannot be read end it with a note."
-    steps, more = [], False
+    steps: list[Step] = []
+    more = False
     for step in walk(data, Drawing):
         if more := len(steps) == limit: break
         steps.append(_step(*step))

@@ -61,7 +61,7 @@ class RecordCollectionMaterializer(StoredMaterializer):
         "Read the collection. Raises `DecodeError` if it is not what was saved, `SerdeError` for a store that fails."
         name, content = self._main_file()
         if name == MANIFEST_FILE:
-            stream = self._sharded(content)
+            stream: Stream = self._sharded(content)
         else:
             stream = decode_stream(content, self.LIMITS)
         return self._built(stream)
@@ -252,6 +252,8 @@ def _rows_of_item(header: Header, i: int) -> list[int]:
     if i < 0:
         raise IndexError(i)
     if header.kind == 'predictions':
+        if header.pairs is UNSET:
+            raise DecodeError('predictions need pairs, which say what their ground truth is', '$.pairs')
         return [k for k in header.pairs[i] if k is not None]
     if header.index is not UNSET and header.index.order is not UNSET:
         return [header.index.order[i]]

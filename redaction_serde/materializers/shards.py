@@ -90,6 +90,8 @@ def parts_of(
 
 def _parts_of_predictions(header: Header, n: int, size: int) -> Iterator[Part]:
     "The parts of predictions, whose pairs then count from the first row of their part."
+    if header.pairs is UNSET:
+        raise EncodeError('predictions need pairs, which say what their ground truth is', '$.pairs')
     for first in range(0, max(1, len(header.pairs)), size):
         pairs = header.pairs[first : first + size]
         used = [i for pair in pairs for i in pair if i is not None]
@@ -167,8 +169,8 @@ def read_manifest(
     if manifest.version != _SHARDS_VERSION:
         version = printable(manifest.version, 60)
         raise VersionError(f'shards of version {version} are not known; this library reads {_SHARDS_VERSION}: update redaction_serde')
-    if found := _wrong_shards(manifest.shards, limits):
-        raise DecodeError(found)
+    if problems := _wrong_shards(manifest.shards, limits):
+        raise DecodeError(problems)
     return manifest
 
 
@@ -233,9 +235,9 @@ class Sharded(Stream):
         self.manifest = manifest
         self.file = file
         self.limits = limits
-        self._first = self._opened(0)
-        pairs = [] if self._first.header.kind == 'predictions' else UNSET
-        super().__init__(replace(self._first.header, index=manifest.index, pairs=pairs), self._all(), trusted=True)
+        first = self._opened(0)
+        pairs: Any = [] if first.header.kind == 'predictions' else UNSET
+        super().__init__(replace(first.header, index=manifest.index, pairs=pairs), self._all(first), trusted=True)
 
     def _opened(self, k: int) -> Stream:
         "A shard, of which only the header has been read."
@@ -243,11 +245,11 @@ class Sharded(Stream):
         with _in_shard(k):
             return decode_stream(data, self.limits)
 
-    def _all(self) -> Iterator[Any]:
-        "The blocks of all shards."
+    def _all(self, first: Stream) -> Iterator[Any]:
+        "The blocks of all shards, of which the first is open."
         total = 0
         for k in range(len(self.manifest.shards)):
-            shard = self._opened(k) if k else self._first
+            shard = self._opened(k) if k else first
             self._check_common(shard.header, k)
             start = total
             with _in_shard(k):
@@ -258,7 +260,6 @@ class Sharded(Stream):
                     yield block
             self._check_common(shard.header, k)  # JSON Lines may say more of it on the way
             self._take_items(shard.header, k, start, total)
-        self._first = None
 
     def _check_common(self, header: Header, k: int) -> None:
         "Raises `DecodeError` if a shard does not share what the others share."
@@ -274,8 +275,11 @@ class Sharded(Stream):
         if header.pairs is UNSET:
             check_items(self.manifest, k, stop - start)
             return
+        if self.header.pairs is UNSET:
+            raise DecodeError(f'only predictions have pairs, and this shard is of {self.header.kind}', shard_name(k))
         check_items(self.manifest, k, len(header.pairs))
         for pair in header.pairs:
             if not all(i is None or 0 <= i < stop - start for i in pair):
                 raise DecodeError(f'a pair names a record that is not one of the {stop - start} of its shard', shard_name(k))
-            self.header.pairs.append(tuple(None if i is None else i + start for i in pair))
+            i, truth = pair
+            self.header.pairs.append((i + start, None if truth is None else truth + start))
