@@ -400,9 +400,9 @@ def _members(components: list) -> list:
     by_class = defaultdict(list)
     for component in components:
         by_class[type(component)].append(component)
-    found = []
-    used: Counter[str] = Counter()
-    for cls in sorted(by_class, key=lambda cls: cls.__qualname__):
+    found: list = []
+    used: Counter = Counter()
+    for cls in sorted(by_class, key=lambda cls: (cls.__qualname__, cls.__module__)):
         members = by_class[cls]
         for component in members if len(members) == 1 else _without_twins(members):
             used[cls.__name__] += 1

@@ -146,7 +146,7 @@ def _shard(part: Part, lines: list[bytes]) -> bytes:
     out = io.BytesIO()
     writer = LinesWriter(out, part.header)
     own = lines[part.start : part.stop]
-    writer.records(b''.join(line + b'\n' for line in own), len(own))
+    writer.lines(b''.join(line + b'\n' for line in own), len(own))
     writer.end()
     return out.getvalue()
 
