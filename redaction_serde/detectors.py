@@ -19,7 +19,7 @@ from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Iterable, Iterator, Literal, Optional, Sequence, Union
+from typing import Any, Callable, Final, Iterable, Iterator, Literal, Optional, Sequence, Union
 
 import msgspec
 from msgspec import Struct
@@ -593,7 +593,7 @@ def page_tensor(
     "A page as a model sees it, from the top left corner. Raises OSError, `SerdeError` or ValueError if its file cannot be read."
     image = picture_in(record.filepath).convert('RGB')
     scale = min(size[0] / image.width, size[1] / image.height)
-    small = image.resize([max(1, round(side * scale)) for side in image.size], Image.BILINEAR)
+    small = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
     page = np.asarray(small)
     fitted = np.zeros((size[1], size[0], 3), np.float32)
     fitted[: page.shape[0], : page.shape[1]] = 1 - page.astype(np.float32) / 255
@@ -733,7 +733,7 @@ def _prediction(record: BaseRecord, scale: float, found: dict, threshold: float,
     return prediction
 
 # %% ../nbs/build/46_trained_models.ipynb #4fed1f91
-THERE = dict(color=PALETTE[2], linewidth=3.5, alpha=0.4)  # how what is there is drawn
+THERE: dict[str, Any] = dict(color=PALETTE[2], linewidth=3.5, alpha=0.4)  # how what is there is drawn
 
 
 def draw_predictions(
@@ -744,7 +744,8 @@ def draw_predictions(
     "Pages with what was predicted, coloured by class, over what is there, pale and thick."
     shown = predictions[:n]
     columns = max(1, len(shown))
-    figure, seen = Picture(width, width / columns * 1.35 + 0.4), {}
+    figure = Picture(width, width / columns * 1.35 + 0.4)
+    seen: dict[str, str] = {}
     for ax, prediction in zip(figure.subplots(1, columns, squeeze=False).flat, shown):
         draw_page(ax, prediction.ground_truth, longest=700)
         for found in boxes_of(prediction.ground_truth):

@@ -10,7 +10,7 @@ __all__ = ['SCORES_HEAD', 'load_annotations', 'verify_collection', 'collection_p
 # %% ../nbs/build/47_pipelines.ipynb #dfd715d5
 import hashlib
 import sys
-from typing import Annotated, Any, ClassVar, Optional
+from typing import Annotated, Any, ClassVar, Optional, cast
 
 from zenml import pipeline, step
 from zenml.config.cache_policy import CachePolicy
