@@ -51,9 +51,7 @@ def chosen(known: list, n: int, smallest: int, everything: bool) -> list:
     return [way for way in known if n <= smallest or not way.slow]
 
 
-def measure(
-    n: int, boxes: int, rounds: int, smallest: int, missing: dict, everything: bool
-) -> dict:
+def measure(n: int, boxes: int, rounds: int, smallest: int, missing: dict, everything: bool) -> dict:
     """The summary of one size."""
     import clock
     import data
@@ -124,9 +122,7 @@ def arguments() -> argparse.Namespace:
         default=6_000,
         help='records of the collections with odd ones; 0 leaves it out',
     )
-    add(
-        '--loop', type=int, default=3_000, help='records that are loaded in a loop; 0 leaves it out'
-    )
+    add('--loop', type=int, default=3_000, help='records that are loaded in a loop; 0 leaves it out')
     add('--stream', type=int, default=0, metavar='N', help='records to stream through a file')
     add('--all', action='store_true', help='every way at every size: this takes long')
     add('--out', type=Path, default=Path('out/bench'))

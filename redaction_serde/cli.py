@@ -10,7 +10,12 @@ __all__ = ['OUTPUTS', 'HEAD', 'TRAINED', 'COCO_KEYS', 'UsageError', 'CocoImage',
            'convert', 'compare_files', 'make_parser', 'main']
 
 # %% ../nbs/reference/02_cli.ipynb #4f7f6e4f
-import argparse, json, os, subprocess, sys, time
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,39 +35,51 @@ from .wire.registry import FORMATS, decode, encode, format_of
 class UsageError(Exception):
     "Something that the user of the command line can put right."
 
+
 class CocoImage(msgspec.Struct):
     id: Union[int, str]
     file_name: str
+
+
 class CocoAnnotation(msgspec.Struct):
     image_id: Union[int, str]
     category_id: int
     bbox: tuple[Number, Number, Number, Number]  # left, top, width, height in pixels
     area: Number
     iscrowd: int
+
+
 class CocoCategory(msgspec.Struct):
     id: int
     name: str
+
+
 class Coco(msgspec.Struct):
     "The parts of a COCO annotation file that icevision reads."
+
     images: list[CocoImage]
     annotations: list[CocoAnnotation]
     categories: list[CocoCategory]
 
 # %% ../nbs/reference/02_cli.ipynb #cee2e807
 def check_coco(
-    annotations,   # COCO annotation file
-    images,        # folder of its images
+    annotations,  # COCO annotation file
+    images,  # folder of its images
 ) -> Coco:
     "Read a COCO file and see that it is whole and that its images are there. Raises `UsageError` with what is not."
     path, folder = Path(annotations), Path(images)
-    if not path.is_file(): raise UsageError(f'no annotation file at {path}')
-    if not folder.is_dir(): raise UsageError(f'no image folder at {folder}')
+    if not path.is_file():
+        raise UsageError(f'no annotation file at {path}')
+    if not folder.is_dir():
+        raise UsageError(f'no image folder at {folder}')
     data = path.read_bytes()
     try:
         found = Problems()
         find_problems(msgspec.json.decode(data), Coco, '$', found)
-        if not found: coco = msgspec.json.decode(data, type=Coco)
-    except NOT_WHOLE as e: raise UsageError(f'{path} is not whole JSON: {e}') from None
+        if not found:
+            coco = msgspec.json.decode(data, type=Coco)
+    except NOT_WHOLE as e:
+        raise UsageError(f'{path} is not whole JSON: {e}') from None
     if found:
         more = f' (and {len(found) - 3} more)' if len(found) > 3 else ''
         raise UsageError(f'{path} is not a COCO annotation file: ' + '; '.join(map(str, found[:3])) + more)
@@ -73,28 +90,41 @@ def check_coco(
 def _check_references(coco, path, folder):
     ids, categories = {i.id for i in coco.images}, {c.id for c in coco.categories}
     for k, a in enumerate(coco.annotations):
-        if a.image_id not in ids: raise UsageError(f'{path}: $.annotations[{k}] belongs to image {a.image_id!r}, which is not in $.images')
-        if a.category_id not in categories: raise UsageError(f'{path}: $.annotations[{k}] is of category {a.category_id}, which is not in $.categories')
+        if a.image_id not in ids:
+            raise UsageError(f'{path}: $.annotations[{k}] belongs to image {a.image_id!r}, which is not in $.images')
+        if a.category_id not in categories:
+            raise UsageError(f'{path}: $.annotations[{k}] is of category {a.category_id}, which is not in $.categories')
     used = {a.image_id for a in coco.annotations}
-    missing = [i.file_name for i in coco.images if i.id in used and not (folder/i.file_name).is_file()]
-    if missing: raise UsageError(f'{len(missing)} of {len(coco.images)} images are not in {folder}: {", ".join(missing[:3])}' + (' …' if len(missing) > 3 else ''))
-    if not used: raise UsageError(f'{path} has no annotations')
-    _check_images([folder/i.file_name for i in coco.images if i.id in used])
+    missing = [i.file_name for i in coco.images if i.id in used and not (folder / i.file_name).is_file()]
+    if missing:
+        raise UsageError(
+            f'{len(missing)} of {len(coco.images)} images are not in {folder}: {", ".join(missing[:3])}'
+            + (' …' if len(missing) > 3 else '')
+        )
+    if not used:
+        raise UsageError(f'{path} has no annotations')
+    _check_images([folder / i.file_name for i in coco.images if i.id in used])
+
 
 def _check_images(paths):
     from PIL import Image
+
     for path in paths:
-        try: Image.open(path).close()
-        except OSError: raise UsageError(f'{path} is not an image that can be read') from None
+        try:
+            Image.open(path).close()
+        except OSError:
+            raise UsageError(f'{path} is not an image that can be read') from None
+
 
 def check_out(out) -> Path:
     "Make the output folder and see that it can be written. Raises `UsageError` if not."
-    out, probe = Path(out).absolute(), Path(out).absolute()/f'.probe-{os.getpid()}'
+    out, probe = Path(out).absolute(), Path(out).absolute() / f'.probe-{os.getpid()}'
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b'')
         probe.unlink()
-    except OSError as e: raise UsageError(f'cannot write to {out}: {e.strerror}') from None
+    except OSError as e:
+        raise UsageError(f'cannot write to {out}: {e.strerror}') from None
     return out
 
 # %% ../nbs/reference/02_cli.ipynb #ec9e4574
@@ -106,35 +136,53 @@ def stage(number, text, total=5):
     yield
     print(f'{time.perf_counter() - start:.1f} s', flush=True)
 
+
 def _pages(args, out):
     "The annotation file and image folder to work on."
-    if args.annotations: return Path(args.annotations).absolute(), Path(args.images).absolute()
+    if args.annotations:
+        return Path(args.annotations).absolute(), Path(args.images).absolute()
     from redaction_serde.lessons.pages import make_documents
+
     live = sys.stderr.isatty()
+
     def progress(done, total):
-        if live: print(f'\r[1/5] Making pages … {done} of {total} ', end='', file=sys.stderr, flush=True)
-    annotations = make_documents(out/'pages', args.pages, args.seed, progress=progress)
-    return annotations, annotations.parent/'images'
+        if live:
+            print(f'\r[1/5] Making pages … {done} of {total} ', end='', file=sys.stderr, flush=True)
+
+    annotations = make_documents(out / 'pages', args.pages, args.seed, progress=progress)
+    return annotations, annotations.parent / 'images'
 
 # %% ../nbs/reference/02_cli.ipynb #5d6d8725
 OUTPUTS = ('visual-check.png', 'contact-sheet.png', 'report.json', 'report.html')
 
+
 def demo(args) -> int:
     "Documents → records → ZenML artifact → another process → compare → picture; 0 if nothing was lost, 1 if something was."
-    if bool(args.annotations) != bool(args.images): raise UsageError('give --annotations and --images together')
-    if args.pages is None: args.pages = 20 if args.train else 10
-    if not args.annotations and args.pages < 1: raise UsageError(f'--pages must be at least 1, not {args.pages}')
-    if args.annotations: check_coco(args.annotations, args.images)
+    if bool(args.annotations) != bool(args.images):
+        raise UsageError('give --annotations and --images together')
+    if args.pages is None:
+        args.pages = 20 if args.train else 10
+    if not args.annotations and args.pages < 1:
+        raise UsageError(f'--pages must be at least 1, not {args.pages}')
+    if args.annotations:
+        check_coco(args.annotations, args.images)
     out = check_out(args.out)
-    if args.train: return demo_train(args, out)
-    for name in OUTPUTS: (out/name).unlink(missing_ok=True)  # what is there afterwards is of this run
-    with stage(1, f'Reading {args.annotations}' if args.annotations else f'Making {args.pages} pages'): annotations, images = _pages(args, out)
+    if args.train:
+        return demo_train(args, out)
+    for name in OUTPUTS:
+        (out / name).unlink(missing_ok=True)  # what is there afterwards is of this run
+    with stage(1, f'Reading {args.annotations}' if args.annotations else f'Making {args.pages} pages'):
+        annotations, images = _pages(args, out)
     with stage(2, 'Preparing icevision'):
         from redaction_serde.compat import prepare_icevision, prepare_zenml
+
         prepare_icevision()
-    with stage(3, 'Running a ZenML pipeline: load, store, verify'): artifact = run_pipeline(annotations, images, prepare_zenml(out/'zenml'))
-    with stage(4, 'Loading the artifact in another process, comparing, drawing'): second_process(artifact, annotations, images, out)
-    with stage(5, 'Reading its verdict'): verdict = json.loads((out/'report.json').read_bytes())
+    with stage(3, 'Running a ZenML pipeline: load, store, verify'):
+        artifact = run_pipeline(annotations, images, prepare_zenml(out / 'zenml'))
+    with stage(4, 'Loading the artifact in another process, comparing, drawing'):
+        second_process(artifact, annotations, images, out)
+    with stage(5, 'Reading its verdict'):
+        verdict = json.loads((out / 'report.json').read_bytes())
     print_verdict(verdict, out)
     return 0 if verdict['ours']['identical'] and verdict['in_pipeline'] else 1
 
@@ -142,32 +190,45 @@ def demo(args) -> int:
 def run_pipeline(annotations, images, store) -> dict:
     "Run the pipeline of the demo; the id of its artifact, and whether its own comparison was content."
     from redaction_serde.pipelines import collection_pipeline
-    try: run = collection_pipeline(str(annotations), str(images))
-    except Exception as e: raise UsageError(f'the ZenML pipeline failed: {e}') from e
-    if run is None: raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
+
+    try:
+        run = collection_pipeline(str(annotations), str(images))
+    except Exception as e:
+        raise UsageError(f'the ZenML pipeline failed: {e}') from e
+    if run is None:
+        raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
     output = run.steps['load_annotations'].outputs['redacted_pages'][0]
     verdict = run.steps['verify_collection'].outputs['verdict'][0].load()
     return dict(id=str(output.id), store=str(store), in_pipeline=verdict['identical'])
+
 
 def second_process(artifact, *places, command='verify-artifact'):
     "Start a fresh Python that knows the artifact only by its id. Raises `UsageError` with its last words if it fails."
     command = [sys.executable, '-m', 'redaction_serde.cli', command, json.dumps(artifact), *map(str, places)]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode: raise UsageError('the second process failed: ' + (done.stderr.strip().splitlines() or ['no message'])[-1])
+    if done.returncode:
+        raise UsageError('the second process failed: ' + (done.stderr.strip().splitlines() or ['no message'])[-1])
+
 
 def verify_artifact(args) -> int:
     "The second process of the demo: load, compare, draw, write."
     from redaction_serde.compat import prepare_icevision, prepare_zenml
+
     artifact, out = json.loads(args.artifact), Path(args.out)
     prepare_icevision()
     prepare_zenml(artifact['store'])
     from zenml.client import Client
     from redaction_serde import article_way, fidelity, records
+
     before = records.parse_coco(args.annotations, args.images)
     after = Client().get_artifact_version(artifact['id']).load()
     report = fidelity.compare(before, after)
-    try: article: Union[fidelity.Report, str] = fidelity.compare(before, article_way.article_loads(article_way.article_dumps(before)))
-    except Exception as e: article = f'{type(e).__name__}: {e}'
+    try:
+        article: Union[fidelity.Report, str] = fidelity.compare(
+            before, article_way.article_loads(article_way.article_dumps(before))
+        )
+    except Exception as e:
+        article = f'{type(e).__name__}: {e}'
     write_outputs(out, before, after, report, article, artifact['in_pipeline'])
     return 0
 
@@ -175,34 +236,60 @@ def verify_artifact(args) -> int:
 def write_outputs(out, before, after, report, article, in_pipeline):
     "The four files of the demo, each whole or not at all; `report.json` last, because it says that all is there."
     from redaction_serde.visual import contact_sheet, png, visual_check
+
     check, sheet = visual_check(before, after, report), contact_sheet(after)
-    write_file(out/'visual-check.png', png(check))
-    write_file(out/'contact-sheet.png', png(sheet))
-    verdict = dict(ours=report.to_dict(), article=article if isinstance(article, str) else article.to_dict(), in_pipeline=in_pipeline)
-    write_file(out/'report.html', demo_html(verdict, check, sheet).encode())
-    write_file(out/'report.json', json.dumps(verdict, indent=1, ensure_ascii=False).encode())
+    write_file(out / 'visual-check.png', png(check))
+    write_file(out / 'contact-sheet.png', png(sheet))
+    verdict = dict(
+        ours=report.to_dict(),
+        article=article if isinstance(article, str) else article.to_dict(),
+        in_pipeline=in_pipeline,
+    )
+    write_file(out / 'report.html', demo_html(verdict, check, sheet).encode())
+    write_file(out / 'report.json', json.dumps(verdict, indent=1, ensure_ascii=False).encode())
+
 
 def _rows(verdict):
     "The demo's table: way, boxes, identical, largest move, other differences."
     for name, key in (('redaction_serde', 'ours'), ("the article's way", 'article')):
         r = verdict[key]
-        if isinstance(r, str): yield name, '–', '–', '–', r
+        if isinstance(r, str):
+            yield name, '–', '–', '–', r
         else:
             others = sum(r['kinds'].values()) - sum('.bboxes[' in d['path'] for d in r['differences'])
-            yield name, r['boxes'], r['boxes_identical'], 'endless' if r['largest_px'] is None else f"{r['largest_px']:.3g} px", others
+            yield (
+                name,
+                r['boxes'],
+                r['boxes_identical'],
+                'endless' if r['largest_px'] is None else f"{r['largest_px']:.3g} px",
+                others,
+            )
+
 
 HEAD = ('way', 'boxes', 'identical', 'largest move', 'other differences')
+
 
 def print_verdict(verdict, out):
     "The table, what differs, and where to look."
     rows = [HEAD, *_rows(verdict)]
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(HEAD))]
     print()
-    for row in rows: print('  ' + '  '.join(str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths))))
-    for d in verdict['ours']['differences'][:20]: print(f"  {d['kind']}: {d['path']}: {d['before']} → {d['after']}")
-    if len(verdict['ours']['differences']) > 20: print(f"  … and {len(verdict['ours']['differences']) - 20} more in report.json")
-    if not verdict['in_pipeline']: print('  the comparison inside the pipeline found a difference, too')
-    print('\n  ' + ('Everything survived.' if verdict['ours']['identical'] else 'NOT everything survived.') + f' Look at {out/"visual-check.png"} and {out/"report.html"}')
+    for row in rows:
+        print(
+            '  '
+            + '  '.join(str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
+        )
+    for d in verdict['ours']['differences'][:20]:
+        print(f"  {d['kind']}: {d['path']}: {d['before']} → {d['after']}")
+    if len(verdict['ours']['differences']) > 20:
+        print(f"  … and {len(verdict['ours']['differences']) - 20} more in report.json")
+    if not verdict['in_pipeline']:
+        print('  the comparison inside the pipeline found a difference, too')
+    print(
+        '\n  '
+        + ('Everything survived.' if verdict['ours']['identical'] else 'NOT everything survived.')
+        + f' Look at {out / "visual-check.png"} and {out / "report.html"}'
+    )
 
 # %% ../nbs/reference/02_cli.ipynb #27e93325
 _ABOUT = '''<p>The annotations were parsed with icevision's own parser, stored as a ZenML artifact in JSON, loaded again by its id
@@ -210,118 +297,198 @@ in another process, and compared with a fresh parse: every attribute of every re
 The second line of the table is the same data by the way of the
 <a href="https://mlops.systems/posts/2022-09-07-serialisation.html">article of 2022</a> that this project grew out of.</p>'''
 
+
 def demo_html(verdict, check, sheet) -> str:
     "The demo's report as one static page."
     from html import escape
     from redaction_serde.visual import html_page, html_table, picture_html
+
     ours = verdict['ours']
     good = ours['identical'] and verdict['in_pipeline']
-    line = f"{ours['boxes_identical']} of {ours['boxes']} boxes identical in {ours['records']} records" + ('' if good else f", {len(ours['differences'])} differences")
-    parts = ['<h1>Did the boxes survive?</h1>', f'<p class="verdict {"good" if good else "bad"}">{"✓" if good else "✗"} {escape(line)}</p>', _ABOUT,
-             html_table(HEAD, _rows(verdict), numbers=(1, 2, 3, 4)),
-             '<h2>Before and after</h2>', picture_html(check, f'Pages with their boxes before and after storage, laid over each other: {line}.'),
-             '<h2>The collection that came back</h2>', picture_html(sheet, 'Thumbnails of the pages that were loaded, with their boxes coloured by class.')]
+    line = f"{ours['boxes_identical']} of {ours['boxes']} boxes identical in {ours['records']} records" + (
+        '' if good else f", {len(ours['differences'])} differences"
+    )
+    parts = [
+        '<h1>Did the boxes survive?</h1>',
+        f'<p class="verdict {"good" if good else "bad"}">{"✓" if good else "✗"} {escape(line)}</p>',
+        _ABOUT,
+        html_table(HEAD, _rows(verdict), numbers=(1, 2, 3, 4)),
+        '<h2>Before and after</h2>',
+        picture_html(check, f'Pages with their boxes before and after storage, laid over each other: {line}.'),
+        '<h2>The collection that came back</h2>',
+        picture_html(sheet, 'Thumbnails of the pages that were loaded, with their boxes coloured by class.'),
+    ]
     for title, key in (('What differs', 'ours'), ("What the article's way changes", 'article')):
-        found = [] if isinstance(verdict[key], str) else sorted(verdict[key]['differences'], key=lambda d: -(d['px'] or 0))
-        if found: parts += [f'<h2>{escape(title)}</h2>', html_table(('kind', 'place', 'before', 'after', 'px'), [
-            (d['kind'], d['path'], d['before'], d['after'], '' if d['px'] is None else f"{d['px']:.3g}") for d in found[:10]], numbers=(4,))]
-        if len(found) > 10: parts.append(f'<p>… and {len(found) - 10} more in <code>report.json</code>.</p>')
+        found = (
+            [] if isinstance(verdict[key], str) else sorted(verdict[key]['differences'], key=lambda d: -(d['px'] or 0))
+        )
+        if found:
+            parts += [
+                f'<h2>{escape(title)}</h2>',
+                html_table(
+                    ('kind', 'place', 'before', 'after', 'px'),
+                    [
+                        (d['kind'], d['path'], d['before'], d['after'], '' if d['px'] is None else f"{d['px']:.3g}")
+                        for d in found[:10]
+                    ],
+                    numbers=(4,),
+                ),
+            ]
+        if len(found) > 10:
+            parts.append(f'<p>… and {len(found) - 10} more in <code>report.json</code>.</p>')
     return html_page('Did the boxes survive?', '\n'.join(parts))
 
 # %% ../nbs/reference/02_cli.ipynb #f1aa9873
 TRAINED = ('predictions.png', 'training.json', 'training.html')
 
+
 def demo_train(args, out) -> int:
     "Pages → records → split → detector → predictions → report, and the detector once more in another process; 0 if its predictions are equal."
-    if args.steps < 1: raise UsageError(f'--steps must be at least 1, not {args.steps}')
-    for name in TRAINED: (out/name).unlink(missing_ok=True)
-    with stage(1, f'Reading {args.annotations}' if args.annotations else f'Making {args.pages} pages'): annotations, images = _pages(args, out)
+    if args.steps < 1:
+        raise UsageError(f'--steps must be at least 1, not {args.steps}')
+    for name in TRAINED:
+        (out / name).unlink(missing_ok=True)
+    with stage(1, f'Reading {args.annotations}' if args.annotations else f'Making {args.pages} pages'):
+        annotations, images = _pages(args, out)
     with stage(2, 'Preparing icevision'):
         from redaction_serde.compat import prepare_icevision, prepare_zenml
+
         prepare_icevision()
         check_split(annotations, images)
     with stage(3, f'Running a ZenML pipeline: read, split, train {args.steps} steps, predict, evaluate, report'):
-        artifacts = run_training(annotations, images, args.steps, prepare_zenml(out/'zenml'))
-    with stage(4, 'Loading the detector in another process, predicting again, comparing'): second_process(artifacts, out, command='verify-detector')
-    with stage(5, 'Reading its verdict'): verdict = json.loads((out/'training.json').read_bytes())
+        artifacts = run_training(annotations, images, args.steps, prepare_zenml(out / 'zenml'))
+    with stage(4, 'Loading the detector in another process, predicting again, comparing'):
+        second_process(artifacts, out, command='verify-detector')
+    with stage(5, 'Reading its verdict'):
+        verdict = json.loads((out / 'training.json').read_bytes())
     print_trained(verdict, out)
     return 0 if verdict['identical'] else 1
+
 
 def check_split(annotations, images):
     "See that there are pages to learn from and pages to be tested on. Raises `UsageError` if not."
     from redaction_serde import detectors, records
+
     learn, test = map(len, detectors.split_by_name(records.parse_coco(annotations, images)))
-    if not learn or not test: raise UsageError(f'the split leaves {learn} pages to learn from and {test} to be tested on; give more pages')
+    if not learn or not test:
+        raise UsageError(f'the split leaves {learn} pages to learn from and {test} to be tested on; give more pages')
+
 
 def run_training(annotations, images, steps, store) -> dict:
     "Run the pipeline; the ids of its artifacts, and how many of its steps were cached."
     from redaction_serde.pipelines import redaction_pipeline
-    try: run = redaction_pipeline(str(annotations), str(images), steps=steps)
-    except Exception as e: raise UsageError(f'the ZenML pipeline failed: {e}') from e
-    if run is None: raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
+
+    try:
+        run = redaction_pipeline(str(annotations), str(images), steps=steps)
+    except Exception as e:
+        raise UsageError(f'the ZenML pipeline failed: {e}') from e
+    if run is None:
+        raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
     found = {name: str(versions[0].id) for step in run.steps.values() for name, versions in step.outputs.items()}
-    return dict(found, store=str(store), steps=steps, cached=sum(step.status.value == 'cached' for step in run.steps.values()))
+    return dict(
+        found, store=str(store), steps=steps, cached=sum(step.status.value == 'cached' for step in run.steps.values())
+    )
 
 # %% ../nbs/reference/02_cli.ipynb #e3f92f81
 def verify_detector(args) -> int:
     "The second process of the demo that trains: load, predict, compare, draw, write."
     from redaction_serde.compat import prepare_icevision, prepare_zenml
+
     artifacts, out = json.loads(args.artifact), Path(args.out)
     prepare_icevision()
     prepare_zenml(artifacts['store'])
     from zenml.client import Client
     from redaction_serde import detectors, fidelity, visual
-    def stored(name): return Client().get_artifact_version(artifacts[name]).load()
+
+    def stored(name):
+        return Client().get_artifact_version(artifacts[name]).load()
+
     before, after = stored('predictions'), detectors.predict(stored('detector'), stored('test_pages'))
     report = fidelity.compare(before, after)
-    verdict = dict(identical=not report.differences, boxes=report.boxes, boxes_identical=report.boxes_identical, pages=len(before), steps=artifacts['steps'],
-                   cached=artifacts['cached'], scores=stored('scores'), differences=[str(d) for d in report.differences[:20]])
-    write_file(out/'predictions.png', visual.png(detectors.draw_predictions(after)))
-    write_file(out/'training.html', stored('training_report').encode())
-    write_file(out/'training.json', json.dumps(verdict, indent=1, ensure_ascii=False).encode())
+    verdict = dict(
+        identical=not report.differences,
+        boxes=report.boxes,
+        boxes_identical=report.boxes_identical,
+        pages=len(before),
+        steps=artifacts['steps'],
+        cached=artifacts['cached'],
+        scores=stored('scores'),
+        differences=[str(d) for d in report.differences[:20]],
+    )
+    write_file(out / 'predictions.png', visual.png(detectors.draw_predictions(after)))
+    write_file(out / 'training.html', stored('training_report').encode())
+    write_file(out / 'training.json', json.dumps(verdict, indent=1, ensure_ascii=False).encode())
     return 0
+
 
 def print_trained(verdict, out):
     "What the detector finds, whether it came back, and where to look."
     from redaction_serde.pipelines import SCORES_HEAD, score_rows
+
     print()
-    for row in (SCORES_HEAD, *score_rows(verdict['scores'])): print('  ' + str(row[0]).ljust(12) + ''.join(str(c).rjust(11) for c in row[1:]))
-    print(f'  on {verdict["pages"]} pages that it had not seen, after {verdict["steps"]} steps from random weights' + (f'; {verdict["cached"]} pipeline steps were cached' if verdict['cached'] else ''))
-    for line in verdict['differences']: print(f'  {line}')
-    said = 'The detector came back to the last bit' if verdict['identical'] else 'The detector did NOT come back as it was'
-    print(f'\n  {said}: {verdict["boxes_identical"]} of {verdict["boxes"]} predicted boxes identical in another process. Look at {out/"predictions.png"} and {out/"training.html"}')
+    for row in (SCORES_HEAD, *score_rows(verdict['scores'])):
+        print('  ' + str(row[0]).ljust(12) + ''.join(str(c).rjust(11) for c in row[1:]))
+    print(
+        f'  on {verdict["pages"]} pages that it had not seen, after {verdict["steps"]} steps from random weights'
+        + (f'; {verdict["cached"]} pipeline steps were cached' if verdict['cached'] else '')
+    )
+    for line in verdict['differences']:
+        print(f'  {line}')
+    said = (
+        'The detector came back to the last bit' if verdict['identical'] else 'The detector did NOT come back as it was'
+    )
+    print(
+        f'\n  {said}: {verdict["boxes_identical"]} of {verdict["boxes"]} predicted boxes identical in another process. Look at {out / "predictions.png"} and {out / "training.html"}'
+    )
 
 # %% ../nbs/reference/02_cli.ipynb #4f6992cb
 def is_coco(path) -> bool:
     "Is this JSON with COCO's lists, rather than a document of ours?"
     data = read_file(path)
-    if data[:2] == b'\x1f\x8b' or b'"annotations"' not in data: return False
-    try: found = msgspec.json.decode(data)
-    except NOT_WHOLE: return False
+    if data[:2] == b'\x1f\x8b' or b'"annotations"' not in data:
+        return False
+    try:
+        found = msgspec.json.decode(data)
+    except NOT_WHOLE:
+        return False
     return isinstance(found, dict) and 'format' not in found and {'images', 'annotations'} <= set(found)
+
 
 def coco_images(path, images) -> Path:
     "The folder of a COCO file's images: the one given, or `images` beside the file, or the file's own."
-    beside = Path(path).parent/'images'
+    beside = Path(path).parent / 'images'
     return Path(images) if images else beside if beside.is_dir() else Path(path).parent
+
 
 def collection_of_coco(args, path):
     "The records of a COCO file. Raises `UsageError` if it holds more than boxes and the user did not say what to take."
     folder, items = coco_images(path, args.images), msgspec.json.decode(read_file(path))['annotations']
     check_coco(path, folder)
-    more = {what: n for what, key in (('masks', 'segmentation'), ('keypoints', 'keypoints')) if (n := sum(bool(a.get(key)) for a in items))}
-    if more and not args.coco: raise UsageError(
-        f'{path} holds more than boxes ({", ".join(f"{what} in {n} of {len(items)} annotations" for what, n in more.items())}): say what to take, --coco {{boxes,masks,keypoints}}')
-    if args.coco in COCO_KEYS and (n := sum(COCO_KEYS[args.coco] not in a for a in items)): raise UsageError(f'{path}: {n} of {len(items)} annotations have no {COCO_KEYS[args.coco]}')
+    more = {
+        what: n
+        for what, key in (('masks', 'segmentation'), ('keypoints', 'keypoints'))
+        if (n := sum(bool(a.get(key)) for a in items))
+    }
+    if more and not args.coco:
+        raise UsageError(
+            f'{path} holds more than boxes ({", ".join(f"{what} in {n} of {len(items)} annotations" for what, n in more.items())}): say what to take, --coco {{boxes,masks,keypoints}}'
+        )
+    if args.coco in COCO_KEYS and (n := sum(COCO_KEYS[args.coco] not in a for a in items)):
+        raise UsageError(f'{path}: {n} of {len(items)} annotations have no {COCO_KEYS[args.coco]}')
     from redaction_serde.records import parse_coco
+
     return parse_coco(path, folder, args.coco or 'boxes')
+
 
 COCO_KEYS = {'masks': 'segmentation', 'keypoints': 'keypoints'}
 
+
 def document_in(args, path, read=decode) -> Document:
     "The document in a file, or what icevision's parser makes of COCO annotations, with paths relative to their folder of images."
-    if not is_coco(path): return read(read_file(path)) if read is decode else read(path)
+    if not is_coco(path):
+        return read(read_file(path)) if read is decode else read(path)
     from redaction_serde.records import to_document
+
     return to_document(collection_of_coco(args, path), root=coco_images(path, args.images))
 
 # %% ../nbs/reference/02_cli.ipynb #7b4d6515
@@ -331,10 +498,16 @@ def inspect(args) -> int:
     header = document.header
     print(f'{args.file}: {len(document.records)} {header.kind}, {Path(args.file).stat().st_size} bytes')
     used = Counter(map(layout_of, document.records))
-    for k, layout in enumerate(header.layouts): print(f'  {used[k]} records with ' + '; '.join(f'{t.name}: {", ".join(t.components)}' for t in layout.tasks))
-    for m in header.class_maps: print(f'  {len(m.classes)} classes: {", ".join(map(str, m.classes[:12]))}' + (' …' if len(m.classes) > 12 else ''))
-    for spec in header.keypoints: print(f'  keypoints {spec.name}')
+    for k, layout in enumerate(header.layouts):
+        print(f'  {used[k]} records with ' + '; '.join(f'{t.name}: {", ".join(t.components)}' for t in layout.tasks))
+    for m in header.class_maps:
+        print(
+            f'  {len(m.classes)} classes: {", ".join(map(str, m.classes[:12]))}' + (' …' if len(m.classes) > 12 else '')
+        )
+    for spec in header.keypoints:
+        print(f'  keypoints {spec.name}')
     return 0
+
 
 def convert(args) -> int:
     "Write a document in another format. What the other format cannot hold is refused, and nothing is written."
@@ -346,56 +519,95 @@ def convert(args) -> int:
     data = encode(document, format)
     tell(f'writing {len(data) / 1e6:.1f} MB')
     write_file(args.output, data)
-    print(f'{args.output}: {len(document.records)} {document.header.kind}, {len(data)} bytes of {format}, {time.perf_counter() - start:.1f} s')
+    print(
+        f'{args.output}: {len(document.records)} {document.header.kind}, {len(data)} bytes of {format}, {time.perf_counter() - start:.1f} s'
+    )
     return 0
+
 
 def compare_files(args) -> int:
     "Compare two saved collections over all of their state."
     from redaction_serde.fidelity import compare
     from redaction_serde.records import load
+
     coco = [path for path in (args.before, args.after) if is_coco(path)]
     root = coco_images(coco[0], args.images) if coco else None  # converted files hold paths relative to it
-    report = compare(*(collection_of_coco(args, path) if path in coco else load(path, root=root) for path in (args.before, args.after)))
+    report = compare(
+        *(
+            collection_of_coco(args, path) if path in coco else load(path, root=root)
+            for path in (args.before, args.after)
+        )
+    )
     print(report)
     return 0 if report else 1
 
 # %% ../nbs/reference/02_cli.ipynb #1c961d52
 def make_parser():
     "The options of the command line."
-    parser = argparse.ArgumentParser('redaction-serde', description='Store icevision record collections losslessly, and see that nothing was lost.',
-        epilog='Exit status: 0 all is well, 1 something differs, 2 something could not be done.')
+    parser = argparse.ArgumentParser(
+        'redaction-serde',
+        description='Store icevision record collections losslessly, and see that nothing was lost.',
+        epilog='Exit status: 0 all is well, 1 something differs, 2 something could not be done.',
+    )
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    p = commands.add_parser('demo', help='prove the whole chain, on synthetic pages or on your own data',
+    p = commands.add_parser(
+        'demo',
+        help='prove the whole chain, on synthetic pages or on your own data',
         description='Parse annotations with icevision, store the records as a ZenML artifact, load them in another process, compare exactly, and draw the result. '
-                    'Writes visual-check.png, contact-sheet.png, report.json and report.html to the output folder, and nothing outside of it.')
+        'Writes visual-check.png, contact-sheet.png, report.json and report.html to the output folder, and nothing outside of it.',
+    )
     p.add_argument('--annotations', metavar='FILE', help='COCO annotation file (without it, pages are made)')
     p.add_argument('--images', metavar='DIR', help='folder of its images')
-    p.add_argument('--train', action='store_true', help='train a small detector on the pages, and see that it comes back to the last bit (about a minute); '
-                   'writes predictions.png, training.json and training.html')
+    p.add_argument(
+        '--train',
+        action='store_true',
+        help='train a small detector on the pages, and see that it comes back to the last bit (about a minute); '
+        'writes predictions.png, training.json and training.html',
+    )
     p.add_argument('--steps', type=int, default=48, metavar='N', help='steps of training, with --train (default: 48)')
     p.add_argument('--pages', type=int, metavar='N', help='pages to make (default: 10, with --train 20)')
-    p.add_argument('--seed', type=int, default=0, metavar='S', help='seed of the pages; the same seed makes the same pages (default: 0)')
+    p.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        metavar='S',
+        help='seed of the pages; the same seed makes the same pages (default: 0)',
+    )
     p.add_argument('--out', default='out/demo', metavar='DIR', help='output folder (default: out/demo)')
     p.set_defaults(run=demo)
     coco = argparse.ArgumentParser(add_help=False)
-    coco.add_argument('--coco', choices=('boxes', 'masks', 'keypoints'), help='what to take from COCO annotations (needed if they hold more than boxes)')
-    coco.add_argument('--images', metavar='DIR', help="folder of a COCO file's images (default: images beside it, or its own folder)")
+    coco.add_argument(
+        '--coco',
+        choices=('boxes', 'masks', 'keypoints'),
+        help='what to take from COCO annotations (needed if they hold more than boxes)',
+    )
+    coco.add_argument(
+        '--images', metavar='DIR', help="folder of a COCO file's images (default: images beside it, or its own folder)"
+    )
     p = commands.add_parser('inspect', parents=[coco], help='say what a saved collection holds, without icevision')
     p.add_argument('file', metavar='FILE', help='a saved collection, or COCO annotations')
     p.set_defaults(run=inspect)
-    p = commands.add_parser('convert', parents=[coco], help='write a saved collection in another format, without icevision')
+    p = commands.add_parser(
+        'convert', parents=[coco], help='write a saved collection in another format, without icevision'
+    )
     p.add_argument('input', metavar='IN', help='a saved collection, or COCO annotations')
-    p.add_argument('output', metavar='OUT', help=f'its suffix says the format: {", ".join("." + f for f in FORMATS)}, .pb')
+    p.add_argument(
+        'output', metavar='OUT', help=f'its suffix says the format: {", ".join("." + f for f in FORMATS)}, .pb'
+    )
     p.set_defaults(run=convert)
-    p = commands.add_parser('compare', parents=[coco], help='compare two saved collections exactly; exit status 1 if they differ')
+    p = commands.add_parser(
+        'compare', parents=[coco], help='compare two saved collections exactly; exit status 1 if they differ'
+    )
     p.add_argument('before', metavar='BEFORE')
     p.add_argument('after', metavar='AFTER')
     p.set_defaults(run=compare_files)
     p = commands.add_parser('verify-artifact')  # the demo's second process; no help, so it is not listed
-    for name in ('artifact', 'annotations', 'images', 'out'): p.add_argument(name)
+    for name in ('artifact', 'annotations', 'images', 'out'):
+        p.add_argument(name)
     p.set_defaults(run=verify_artifact)
     p = commands.add_parser('verify-detector')  # the same with --train
-    for name in ('artifact', 'out'): p.add_argument(name)
+    for name in ('artifact', 'out'):
+        p.add_argument(name)
     p.set_defaults(run=verify_detector)
     return parser
 
@@ -405,11 +617,17 @@ def main(argv=None) -> int:
     try:
         args = make_parser().parse_args(argv)
         return args.run(args)
-    except (UsageError, SerdeError) as e: message = str(e)
-    except ImportError as e: message = str(e)
-    except OSError as e: message = f'{e.filename}: {e.strerror}' if e.filename and e.strerror else str(e)
-    except KeyboardInterrupt: return 130
+    except (UsageError, SerdeError) as e:
+        message = str(e)
+    except ImportError as e:
+        message = str(e)
+    except OSError as e:
+        message = f'{e.filename}: {e.strerror}' if e.filename and e.strerror else str(e)
+    except KeyboardInterrupt:
+        return 130
     print(f'\nredaction-serde: {message}' if sys.stdout.isatty() else f'redaction-serde: {message}', file=sys.stderr)
     return 2
 
-if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())
+
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(main())

@@ -162,7 +162,9 @@ class Budget:
         "Charge for objects. Raises `LimitError` if there are too many for the bytes."
         self.spent += objects
         if self.spent > FREE_OBJECTS + self.size:
-            raise LimitError(f'{self.spent} objects out of {self.size} bytes: expected no more than {FREE_OBJECTS} and one for each byte')
+            raise LimitError(
+                f'{self.spent} objects out of {self.size} bytes: expected no more than {FREE_OBJECTS} and one for each byte'
+            )
 
 # %% ../nbs/build/02_errors.ipynb #861f727a
 class Problems(list):

@@ -37,7 +37,7 @@ from icevision.utils import IndexableDict
 # %% ../nbs/build/30_exact.ipynb #283ef48d
 def plain(
     x: Any,  # anything
-) -> Any:    # the same object, if it is no such scalar
+) -> Any:  # the same object, if it is no such scalar
     "The Python number, text or bytes that a NumPy or torch scalar stands for."
     is_torch_scalar = isinstance(x, torch.Tensor) and x.ndim == 0 and not x.requires_grad
     return scalar(x) if is_torch_scalar or isinstance(x, np.generic) else x
@@ -69,13 +69,14 @@ def same_number(
 # %% ../nbs/build/30_exact.ipynb #f1d0000c
 class Parts(NamedTuple):
     "What a value is made of: enough to tell it from any other value of its class."
-    form: str = ''               # its shape; values that differ in it are not compared further
-    own: Hashable = ()           # what has no parts of its own, such as the bytes of an array
-    attributes: dict = {}        # name → value, in whatever order
-    items: Iterable = ()         # values whose order counts
-    entries: Iterable = ()       # (key, value), in an order that counts
-    members: Iterable = ()       # values without an order
-    whole: Iterable = ()         # values whose order counts, but who have no place that people know
+
+    form: str = ''  # its shape; values that differ in it are not compared further
+    own: Hashable = ()  # what has no parts of its own, such as the bytes of an array
+    attributes: dict = {}  # name → value, in whatever order
+    items: Iterable = ()  # values whose order counts
+    entries: Iterable = ()  # (key, value), in an order that counts
+    members: Iterable = ()  # values without an order
+    whole: Iterable = ()  # values whose order counts, but who have no place that people know
 
 
 @singledispatch
@@ -295,12 +296,12 @@ class Keys:
 
     def __init__(self):
         self._numbers = {}  # what a value is made of → its number
-        self._known = {}    # id of a value → its key, and the value, so that the id stays its own
-        self._above = {}    # id of a value that is being looked at → its depth
+        self._known = {}  # id of a value → its key, and the value, so that the id stays its own
+        self._above = {}  # id of a value that is being looked at → its depth
 
     def of(
         self,
-        x: Any,      # it must not change while the keys are in use
+        x: Any,  # it must not change while the keys are in use
     ) -> Hashable:
         "The key of a value."
         x = plain(x)
@@ -322,12 +323,15 @@ class Keys:
         "The number of a value that is not plain."
         made = parts_of(x)
         key = (
-            type(x), made.form, made.own,
+            type(x),
+            made.form,
+            made.own,
             frozenset((name, self.of(value)) for name, value in made.attributes.items()),
             tuple(map(self.of, made.items)),
             tuple((self.of(k), self.of(v)) for k, v in made.entries),
             frozenset(Counter(map(self.of, made.members)).items()),
-            tuple(map(self.of, made.whole)))
+            tuple(map(self.of, made.whole)),
+        )
         return self._numbers.setdefault(key, len(self._numbers))
 
 
@@ -342,9 +346,9 @@ def parts_of(
 
 # %% ../nbs/build/30_exact.ipynb #f1d0001e
 def attributes_without(
-    x: Any,       # an object with a `__dict__`
+    x: Any,  # an object with a `__dict__`
     *names: str,  # to leave out
-) -> dict:        # name → value
+) -> dict:  # name → value
     "The attributes of an object except for some."
     return {name: value for name, value in vars(x).items() if name not in names}
 
@@ -417,8 +421,9 @@ class RecordList(list):
 
 class _Filing(NamedTuple):
     "How records are filed, where it is not each one once and under its id."
+
     places: list | None = None  # for each record that is listed, where it is listed first
-    keys: list | None = None    # each key, if it is not its record's id, and that record's place
+    keys: list | None = None  # each key, if it is not its record's id, and that record's place
 
 
 def _filing(records: IndexableDict) -> _Filing:

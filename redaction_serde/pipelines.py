@@ -17,7 +17,16 @@ from zenml.config.cache_policy import CachePolicy
 from zenml.types import HTMLString
 
 from redaction_serde.detectors import (
-    Anchors, Detector, draw_losses, draw_predictions, evaluate, make_detector, measure_norms, predict, split_by_name, train_detector,
+    Anchors,
+    Detector,
+    draw_losses,
+    draw_predictions,
+    evaluate,
+    make_detector,
+    measure_norms,
+    predict,
+    split_by_name,
+    train_detector,
 )
 from .fidelity import compare
 from .materializers.collections import COCOBBoxRecordCollectionMaterializer, RecordCollectionMaterializer
@@ -110,8 +119,12 @@ def split_pages(
     return to_learn, to_test  # ZenML reads in the source that these are two
 
 # %% ../nbs/build/47_pipelines.ipynb #b4750e28
-_SMALL = Anchors([[s, 5*s//4, 8*s//5] for s in (8, 16, 32, 64, 128)], [[.1, .2, .5]]*5)  # lines of text are wide and low
-_DETECTORS = CachePolicy(source_dependencies=[cast(Any, 'redaction_serde.detectors')])  # ZenML makes a source of the text
+_SMALL = Anchors(
+    [[s, 5 * s // 4, 8 * s // 5] for s in (8, 16, 32, 64, 128)], [[0.1, 0.2, 0.5]] * 5
+)  # lines of text are wide and low
+_DETECTORS = CachePolicy(
+    source_dependencies=[cast(Any, 'redaction_serde.detectors')]
+)  # ZenML makes a source of the text
 
 
 def _tell(done: int, total: int) -> None:
@@ -185,7 +198,9 @@ def training_html(
 ) -> str:
     "A static page: the table, the loss, some pages with what was found."
     loss, pages = draw_losses(losses), draw_predictions(predictions)
-    how = f'Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pages that it had not seen.'
+    how = (
+        f'Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pages that it had not seen.'
+    )
     parts = ['<h1>A detector of redactions</h1>', f'<p>{how} {_EXPLAINED}</p>']
     parts.append(html_table(SCORES_HEAD, score_rows(scores), numbers=range(1, 6)))
     parts += ['<h2>Pages that it had not seen</h2>', picture_html(pages, pages.alt)]

@@ -28,7 +28,14 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from redaction_serde.boxes import (
-    LabelledBox, boxes_of, class_name, component_value, corners, count_boxes, image_size, records_of,
+    LabelledBox,
+    boxes_of,
+    class_name,
+    component_value,
+    corners,
+    count_boxes,
+    image_size,
+    records_of,
 )
 from .errors import SerdeError, printable
 from .fidelity import Report, align, box_change, compare, same_number
@@ -95,7 +102,14 @@ def _tallness(record: Any) -> float:
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'WEBP', 'GIF', 'PPM')  # that Pillow reads by itself
 MAX_PIXELS = 80_000_000  # of a picture: A3 at 600 dots per inch has 70 million
 _NO_PICTURE = (
-    SerdeError, OSError, AttributeError, TypeError, ValueError, SyntaxError, OverflowError, Image.DecompressionBombError,
+    SerdeError,
+    OSError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    SyntaxError,
+    OverflowError,
+    Image.DecompressionBombError,
 )
 
 
@@ -210,9 +224,7 @@ def add_legend(
         return
     handles, texts = handles[:_LEGEND], texts[:_LEGEND]
     placeholders = [' '] * len(handles)  # matplotlib leaves out labels that begin with an underscore
-    legend = figure.legend(
-        handles, placeholders, loc='outside lower center', ncols=4, frameon=False, fontsize=fontsize
-    )
+    legend = figure.legend(handles, placeholders, loc='outside lower center', ncols=4, frameon=False, fontsize=fontsize)
     for label, text in zip(legend.get_texts(), texts):
         label.set(text=printable(text, 40), parse_math=False)
 
@@ -267,8 +279,15 @@ def _say(ax: Axes, patch: Optional[Rectangle], text: str) -> None:
     "Write something at a box."
     if patch:
         ax.annotate(
-            text, patch.get_xy(), xytext=(0, 2), textcoords='offset points', fontsize=7, color='white', va='bottom',
-            bbox=dict(facecolor=LOST, edgecolor='none', pad=1), annotation_clip=False,
+            text,
+            patch.get_xy(),
+            xytext=(0, 2),
+            textcoords='offset points',
+            fontsize=7,
+            color='white',
+            va='bottom',
+            bbox=dict(facecolor=LOST, edgecolor='none', pad=1),
+            annotation_clip=False,
         )
 
 
@@ -391,9 +410,7 @@ def draw_boxes(
             x, y, x2, y2 = drawable
             outlines.append([(x, y), (x2, y), (x2, y2), (x, y2)])
             colours.append(colour_of(found, seen))
-    artist = PolyCollection(
-        outlines, facecolors='none', edgecolors=colours, linewidths=0.8, clip_on=False, snap=False
-    )
+    artist = PolyCollection(outlines, facecolors='none', edgecolors=colours, linewidths=0.8, clip_on=False, snap=False)
     artist.set_in_layout(False)
     ax.add_collection(artist, autolim=False)
     return '' if len(boxes) <= most else f' ({len(outlines)} of {len(boxes)} boxes)'
@@ -516,7 +533,9 @@ def html_table(
     "A table as HTML. Cells are escaped."
     right = set(numbers)
     body = ''.join(_html_row('td', row, right) for row in rows)
-    return f'<div class="scroll"><table><thead>{_html_row("th", head, right)}</thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table><thead>{_html_row("th", head, right)}</thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _html_row(tag: str, cells: Iterable, right: set) -> str:

@@ -1,4 +1,5 @@
 """What the first version stored is found, loaded and unpickled today: the dotted names in stores and pickles are a format, too."""
+
 import json
 import pickle
 import pickletools
@@ -16,15 +17,23 @@ from redaction_serde.pipelines import BatchMaterializer
 from redaction_serde.materializers import PredictionsMaterializer, RecordCollectionMaterializer
 from redaction_serde.records import dumps, load, loads
 
-from icevision.core import BaseRecord, BBox, BBoxesRecordComponent, ClassMap, FilepathRecordComponent, InstancesLabelsRecordComponent
+from icevision.core import (
+    BaseRecord,
+    BBox,
+    BBoxesRecordComponent,
+    ClassMap,
+    FilepathRecordComponent,
+    InstancesLabelsRecordComponent,
+)
 from icevision.data import Prediction, RecordCollection
 
 HERE = Path(__file__).parent
-STORE, PICKLES = HERE/'golden_store', HERE/'golden_pickle'
-ARTIFACTS = json.loads((STORE/'artifacts.json').read_text())  # as ZenML's database had them
+STORE, PICKLES = HERE / 'golden_store', HERE / 'golden_pickle'
+ARTIFACTS = json.loads((STORE / 'artifacts.json').read_text())  # as ZenML's database had them
 
 
-def template(): return BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent()))
+def template():
+    return BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent()))
 
 
 def page(i):
@@ -38,7 +47,8 @@ def page(i):
     return record
 
 
-def pages(): return RecordCollection(template).new([page(i) for i in range(5)])
+def pages():
+    return RecordCollection(template).new([page(i) for i in range(5)])
 
 
 def predictions():
@@ -53,10 +63,12 @@ MEANT = dict(pages=pages, batches=pages, predictions=predictions, prediction_sha
 @pytest.fixture
 def copied():
     """A function that copies a stored artifact into the artifact store of today."""
+
     def copy(name):
-        folder = Path(Client().active_stack.artifact_store.path)/f'golden-{name}-{time.monotonic_ns()}'
-        shutil.copytree(STORE/name, folder)
+        folder = Path(Client().active_stack.artifact_store.path) / f'golden-{name}-{time.monotonic_ns()}'
+        shutil.copytree(STORE / name, folder)
         return folder
+
     return copy
 
 
@@ -77,23 +89,39 @@ def test_and_is_still_checked(name, copied):
     for path in folder.iterdir():
         good = path.read_bytes()
         path.write_bytes(good[:-2] + b' \n')
-        with pytest.raises(DecodeError, match='has changed since it was saved'): loaded(name, folder)
+        with pytest.raises(DecodeError, match='has changed since it was saved'):
+            loaded(name, folder)
         path.write_bytes(good)
     assert compare(MEANT[name](), loaded(name, folder))
 
 
-class Twos(BatchMaterializer): SKIP_REGISTRATION, SHARD = True, 2
-class PredictionTwos(PredictionsMaterializer): SKIP_REGISTRATION, FORMAT, SHARD = True, 'jsonl', 2
+class Twos(BatchMaterializer):
+    SKIP_REGISTRATION, SHARD = True, 2
 
 
-@pytest.mark.parametrize('name, cls', [('pages', RecordCollectionMaterializer), ('batches', Twos), ('predictions', PredictionsMaterializer), ('prediction_shards', PredictionTwos)])
+class PredictionTwos(PredictionsMaterializer):
+    SKIP_REGISTRATION, FORMAT, SHARD = True, 'jsonl', 2
+
+
+@pytest.mark.parametrize(
+    'name, cls',
+    [
+        ('pages', RecordCollectionMaterializer),
+        ('batches', Twos),
+        ('predictions', PredictionsMaterializer),
+        ('prediction_shards', PredictionTwos),
+    ],
+)
 def test_the_same_bytes_are_written(name, cls, copied):
     """Equal collections still have equal hashes, so that ZenML's cache knows them again."""
     folder = copied(name)
-    for path in folder.iterdir(): path.unlink()
+    for path in folder.iterdir():
+        path.unlink()
     materializer = cls(str(folder))
     materializer.save(MEANT[name]())
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in (STORE/name).iterdir()}
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
+        p.name: p.read_bytes() for p in (STORE / name).iterdir()
+    }
     assert materializer.compute_content_hash(MEANT[name]()) == ARTIFACTS[name]['content_hash']
 
 
@@ -114,15 +142,16 @@ PredictionsMaterializer DetectorMaterializer RecordCollection
 
 def test_every_name_of_the_first_version_is_importable():
     from redaction_serde import materializers
+
     assert [name for name in OLD_NAMES if not hasattr(materializers, name)] == []
 
 
 def test_a_pickle_of_the_first_version():
-    data = (PICKLES/'loaded_collection.pickle').read_bytes()
+    data = (PICKLES / 'loaded_collection.pickle').read_bytes()
     said = {arg for _, arg, _ in pickletools.genops(data) if isinstance(arg, str)}
     assert {'redaction_serde.records', 'RecordTemplate', 'redaction_serde.schema', 'Header'} <= said
     found = pickle.loads(data)
-    meant = load(PICKLES/'collection.json')
+    meant = load(PICKLES / 'collection.json')
     assert compare(meant, found) and compare(pages(), found)
     assert compare(meant, loads(dumps(found)))
     new, old = found.create_record_fn(), template()

@@ -38,7 +38,9 @@ def pack_class_map(
     state = vars(class_map)
     plain = state.keys() == _ATTRIBUTES and type(state['_lock']) is bool and type(state['_id2class']) is list
     if dotted(type(class_map)) != _CLASS_MAP_CLASS or not plain:
-        packing.note(place, f'expected a plain ClassMap, found {type(class_map).__name__} with attributes {", ".join(state)}')
+        packing.note(
+            place, f'expected a plain ClassMap, found {type(class_map).__name__} with attributes {", ".join(state)}'
+        )
         return ClassMapData([])
     names = state['_id2class']
     data = ClassMapData(

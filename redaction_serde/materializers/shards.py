@@ -19,7 +19,17 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from ..document import FORMAT, Document, Header, Index, Stream
-from ..errors import DecodeError, EncodeError, Limits, Problem, Problems, SerdeError, VersionError, over_limit, printable
+from redaction_serde.errors import (
+    DecodeError,
+    EncodeError,
+    Limits,
+    Problem,
+    Problems,
+    SerdeError,
+    VersionError,
+    over_limit,
+    printable,
+)
 from .base import sha256_of
 from ..wire.format import NOT_WHOLE, explained, unholdable
 from ..wire.json import json_lines
@@ -44,7 +54,9 @@ class Manifest(Struct, omit_defaults=True, forbid_unknown_fields=True):
     format: str
     version: str
     shards: list[Shard]
-    index: Union[Index, UnsetType] = UNSET  # how the list and dict are made of the records, where this is not the plain case
+    index: Union[Index, UnsetType] = (
+        UNSET  # how the list and dict are made of the records, where this is not the plain case
+    )
 
     def place(self, i: int) -> tuple[int, int]:
         "Shard of an item, and its position in it. Raises IndexError if there is none at `i`."
@@ -168,7 +180,9 @@ def read_manifest(
         raise DecodeError(f'not a manifest of shards: expected "format": "{_SHARDS}", found {found}')
     if manifest.version != _SHARDS_VERSION:
         version = printable(manifest.version, 60)
-        raise VersionError(f'shards of version {version} are not known; this library reads {_SHARDS_VERSION}: update redaction_serde')
+        raise VersionError(
+            f'shards of version {version} are not known; this library reads {_SHARDS_VERSION}: update redaction_serde'
+        )
     if problems := _wrong_shards(manifest.shards, limits):
         raise DecodeError(problems)
     return manifest
@@ -188,7 +202,9 @@ def _wrong_shards(shards: list[Shard], limits: Limits) -> Problems:
     usual = shards[0].items
     for k, shard in enumerate(shards):
         if not _SHA256.fullmatch(shard.sha256):
-            problems.note(f'$.shards[{k}].sha256', f'expected 64 hexadecimal digits, found {printable(repr(shard.sha256), 60)}')
+            problems.note(
+                f'$.shards[{k}].sha256', f'expected 64 hexadecimal digits, found {printable(repr(shard.sha256), 60)}'
+            )
         is_last = k == len(shards) - 1
         least = min(1, len(shards) - 1) if is_last else usual
         if not least <= shard.items <= usual or usual < 0:
@@ -280,6 +296,8 @@ class Sharded(Stream):
         check_items(self.manifest, k, len(header.pairs))
         for pair in header.pairs:
             if not all(i is None or 0 <= i < stop - start for i in pair):
-                raise DecodeError(f'a pair names a record that is not one of the {stop - start} of its shard', shard_name(k))
+                raise DecodeError(
+                    f'a pair names a record that is not one of the {stop - start} of its shard', shard_name(k)
+                )
             i, truth = pair
             self.header.pairs.append((i + start, None if truth is None else truth + start))

@@ -126,7 +126,9 @@ def judge_boxes(
     y1: np.ndarray,  # bottoms
     width: np.ndarray,  # of the image of each box
     height: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # sides of squares of their sizes, numbers of their faults (3 for none), pixels out
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # sides of squares of their sizes, numbers of their faults (3 for none), pixels out
     "What is wrong with boxes."
     with np.errstate(all='ignore'):
         wide, tall = x1 - x0, y1 - y0

@@ -20,10 +20,36 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.checks import (
-    Look, check_header, check_layout, check_positions, check_record, check_template, read_aside,
+    Look,
+    check_header,
+    check_layout,
+    check_positions,
+    check_record,
+    check_template,
+    read_aside,
 )
-from ..components import RECORD_NAMES, TASK_NAMES, component_named, hidden_by_record, hidden_by_task, why_not_attribute
-from ..document import BATCH, SHARED, Block, Document, Header, Index, RecordShape, Stream, layout_of, record_shape, row_blocks, task_key
+from redaction_serde.components import (
+    RECORD_NAMES,
+    TASK_NAMES,
+    component_named,
+    hidden_by_record,
+    hidden_by_task,
+    why_not_attribute,
+)
+from redaction_serde.document import (
+    BATCH,
+    SHARED,
+    Block,
+    Document,
+    Header,
+    Index,
+    RecordShape,
+    Stream,
+    layout_of,
+    record_shape,
+    row_blocks,
+    task_key,
+)
 from ..errors import DecodeError, Limits, Problem, Problems, UnknownComponentError
 from ..files import write_file
 from ..kinds.files import check_image
@@ -147,7 +173,8 @@ class _TaskPlan:
         self.classes = [component_class(name) for name in spec.components]
         places = iter(shape.places)
         self.kinds = [
-            [(kind, [start + next(places) for _ in kind.fields]) for kind in component.kinds] for component in self.components
+            [(kind, [start + next(places) for _ in kind.fields]) for kind in component.kinds]
+            for component in self.components
         ]
         self.attrs = start + len(shape.fields)
         self.extras = self.attrs + 1

@@ -17,12 +17,32 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.components import (
-    COMPONENT_NAMES, RECORD_NAMES, TASK_NAMES, Component, component_order, hidden_by_component, hidden_by_record, hidden_by_task,
+    COMPONENT_NAMES,
+    RECORD_NAMES,
+    TASK_NAMES,
+    Component,
+    component_order,
+    hidden_by_component,
+    hidden_by_record,
+    hidden_by_task,
     why_not_attribute,
 )
 from ..checks import UNSET_KEY
 from redaction_serde.document import (
-    BATCH, Block, Document, Header, Index, Layout, RecordShape, Stream, TaskSpec, record_of, record_shape, row_blocks, task_key, task_shape,
+    BATCH,
+    Block,
+    Document,
+    Header,
+    Index,
+    Layout,
+    RecordShape,
+    Stream,
+    TaskSpec,
+    record_of,
+    record_shape,
+    row_blocks,
+    task_key,
+    task_shape,
 )
 from ..errors import EncodeError, Limits, Problem, Problems, SerdeError, UnknownComponentError
 from ..files import read_file
@@ -31,7 +51,13 @@ from ..kinds.keypoints import pack_metadata
 from ..kinds.kind import Kind, Lists, rows_of
 from ..kinds.labels import pack_class_map
 from redaction_serde.records.classes import (
-    CLASSES, ClassMap, KeypointsMetadata, attribute_count, component_class, component_of, have,
+    CLASSES,
+    ClassMap,
+    KeypointsMetadata,
+    attribute_count,
+    component_class,
+    component_of,
+    have,
 )
 from ..values import Packing, dotted, pack_array, pack_path, show_place, to_value
 
@@ -327,7 +353,9 @@ class _Planner:
             kept[name] = _without_twins(composite.components, self.pack, (place, task_key(name)))
             left_out += len(composite.components) - len(kept[name])
         if sum(map(len, kept.values())) + left_out != len(record.components):
-            return self._refuse(place, 'record.components and its tasks do not hold the same components; use record.add_component')
+            return self._refuse(
+                place, 'record.components and its tasks do not hold the same components; use record.add_component'
+            )
         found: list = [(name, self._task(name, [components], place)) for name, components in kept.items()]
         if any(task is None for _, task in found):
             return None
@@ -435,7 +463,9 @@ def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> 
     hidden = hidden_by_component(component, task.spec.components)
     own = {}
     for name in state.keys() - component.kind_of.keys() if component.kind_of else ():
-        if message := why_not_attribute(name, COMPONENT_NAMES | component.methods, hidden, f'{component.name} component'):
+        if message := why_not_attribute(
+            name, COMPONENT_NAMES | component.methods, hidden, f'{component.name} component'
+        ):
             pack.note(name, message)
     for name, value in state.items():
         if component.kind_of and name not in component.kind_of:
@@ -664,7 +694,8 @@ def _together(plan: _Plan, groups: list) -> _Group:
     records = [group.records[0] for group in groups]
     composites = [[group.composites[t][0] for group in groups] for t in range(len(plan.tasks))]
     members = [
-        [[group.members[t][c][0] for group in groups] for c in range(len(task.components))] for t, task in enumerate(plan.tasks)
+        [[group.members[t][c][0] for group in groups] for c in range(len(task.components))]
+        for t, task in enumerate(plan.tasks)
     ]
     return _Group(plan, records, composites, members)
 
@@ -764,7 +795,9 @@ def _collection_blocks(collection: Any, packer: Packer) -> Iterator[Block]:
     header, problems = packer.header, packer.pack.problems
     extra = vars(collection).keys() - {'create_record_fn', '_records'}
     if extra:
-        problems.note('$', f'the collection has attributes of its own ({", ".join(sorted(extra))}); keep them on the records')
+        problems.note(
+            '$', f'the collection has attributes of its own ({", ".join(sorted(extra))}); keep them on the records'
+        )
     if collection.create_record_fn is not None:
         header.template = _template(collection.create_record_fn, packer)
     listed, mapping = collection._records._list, collection._records.data
@@ -815,7 +848,9 @@ def _prediction_blocks(predictions: Sequence, packer: Packer) -> Iterator[Block]
     pairs: list = []
     for i, prediction in enumerate(predictions):
         if vars(prediction).keys() != {'pred', 'ground_truth'}:
-            packer.pack.problems.note(f'$.pairs[{i}]', 'the prediction has attributes of its own; keep them on its records')
+            packer.pack.problems.note(
+                f'$.pairs[{i}]', 'the prediction has attributes of its own; keep them on its records'
+            )
         truth = prediction.ground_truth
         pairs.append((len(records), None if truth is None else len(records) + 1))
         records += [prediction.pred] if truth is None else [prediction.pred, truth]

@@ -21,7 +21,13 @@ from .build import Builder, build_collection, build_records, gc_paused
 from .pack import PackedStream, Packer, stream_of
 from ..wire.format import guarded
 from redaction_serde.wire.registry import (
-    FORMATS, decode_one, decode_stream, encode_stream, format_of, is_zipped, wire_named,
+    FORMATS,
+    decode_one,
+    decode_stream,
+    encode_stream,
+    format_of,
+    is_zipped,
+    wire_named,
 )
 
 # %% ../../nbs/build/01_save_and_load.ipynb #63d87a20
@@ -83,7 +89,9 @@ def load(
 @guarded
 def from_document(
     document: Document,
-    root: Optional[PathLike] = None,  # folder that stored paths come back under; without it they come back as they were stored
+    root: Optional[
+        PathLike
+    ] = None,  # folder that stored paths come back under; without it they come back as they were stored
     keypoints: Iterable = (),  # `KeypointsMetadata` classes to use where they are equal to the stored data
     images_dir: Optional[PathLike] = None,  # existing folder to write embedded images to, if there are any
 ) -> Any:  # a `RecordCollection`, or a list of `Prediction`s
@@ -119,7 +127,9 @@ def write_records(
     records: Iterable,  # icevision records
     root: Optional[PathLike] = None,  # folder that stored paths are relative to
     images: str = 'reference',  # 'reference' or 'embed'
-    progress: Optional[Callable[[int], Any]] = None,  # called with the number of records written so far, after each thousand and at the end
+    progress: Optional[
+        Callable[[int], Any]
+    ] = None,  # called with the number of records written so far, after each thousand and at the end
     limits: Limits = Limits(),  # what readers will accept
 ) -> int:  # records written
     "Write records as they come, as a whole file or not at all. Raises `EncodeError` at the first batch with one that cannot be kept."

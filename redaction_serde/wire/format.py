@@ -15,7 +15,16 @@ import msgspec
 from msgspec import Struct
 
 from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_problems
-from ..errors import DecodeError, Limits, Problem, Problems, SerdeError, VersionError, over_limit, printable
+from redaction_serde.errors import (
+    DecodeError,
+    Limits,
+    Problem,
+    Problems,
+    SerdeError,
+    VersionError,
+    over_limit,
+    printable,
+)
 from ..values import INT_RANGE
 
 # %% ../../nbs/build/14_wire_format.ipynb #fc611523

@@ -15,12 +15,32 @@ from typing import Any, Iterable, Iterator, Optional, Union
 import msgspec
 from msgspec import Raw, Struct, UNSET, UnsetType
 
-from ..document import BATCH, FORMAT, Block, Header, Stream, check_layouts, layout_of, record_shape, row_blocks
+from redaction_serde.document import (
+    BATCH,
+    FORMAT,
+    Block,
+    Header,
+    Stream,
+    check_layouts,
+    layout_of,
+    record_shape,
+    row_blocks,
+)
 from ..errors import Budget, DecodeError, EncodeError, Limits, Problems, over_limit, printable
 from ..kinds.kind import Whole
 from ..values import INT_RANGE, with_bytes
 from redaction_serde.wire.format import (
-    NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_size, check_version, explain, explained, find_unholdable, header_of, unholdable,
+    NOT_WHOLE,
+    VERSION_TEXT,
+    Wire,
+    bad_checksum,
+    check_size,
+    check_version,
+    explain,
+    explained,
+    find_unholdable,
+    header_of,
+    unholdable,
 )
 
 # %% ../../nbs/build/15_json_rows.ipynb #fc49e2cf
@@ -98,7 +118,9 @@ def check_mark(
         raise DecodeError(f'not a {FORMAT} document: {e}') from None
     if mark.format != FORMAT:
         coco = ', but looks like COCO annotations: read it with read_coco' if b'"annotations"' in data else ''
-        raise DecodeError(f'not a {FORMAT} document: expected "format": "{FORMAT}", found {printable(repr(mark.format), 60)}{coco}')
+        raise DecodeError(
+            f'not a {FORMAT} document: expected "format": "{FORMAT}", found {printable(repr(mark.format), 60)}{coco}'
+        )
     return check_version(mark.version)
 
 # %% ../../nbs/build/15_json_rows.ipynb #f5166c40
@@ -149,7 +171,9 @@ class RowReader:
         "The position of a record's layout."
         k = msgspec.json.decode(line, type=_LayoutOf).layout if len(self.layouts) > 1 else 0
         if not 0 <= k < len(self.layouts):
-            raise msgspec.ValidationError(f'layout {k} is not one of the {len(self.layouts)} in the header - at `$.layout`')
+            raise msgspec.ValidationError(
+                f'layout {k} is not one of the {len(self.layouts)} in the header - at `$.layout`'
+            )
         return k
 
     def _decoder(self, k: int) -> Any:

@@ -15,7 +15,18 @@ from typing import Any, BinaryIO, Iterator, Literal, Optional, Union
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from ..document import BATCH, FORMAT, LATE, SHARED, Header, Index, Layout, Stream, check_layouts, row_blocks
+from redaction_serde.document import (
+    BATCH,
+    FORMAT,
+    LATE,
+    SHARED,
+    Header,
+    Index,
+    Layout,
+    Stream,
+    check_layouts,
+    row_blocks,
+)
 from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
@@ -133,7 +144,9 @@ class _Lines:
         if self.size > self.limits.bytes:
             raise over_limit(self.limits, 'bytes', 'more')
         if not line.endswith(b'\n'):
-            raise DecodeError('the file ends in the middle of a line' if line else 'the file ends without its last line')
+            raise DecodeError(
+                'the file ends in the middle of a line' if line else 'the file ends without its last line'
+            )
         self._last = line
         return line
 

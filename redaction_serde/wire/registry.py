@@ -45,7 +45,9 @@ def wire_named(
     "The format of that name, zipped or not. Raises `EncodeError` for others."
     wire = WIRES.get(format.removesuffix(GZIP)) if isinstance(format, str) else None
     if wire is None:
-        raise EncodeError(f'unknown format {printable(repr(format), 60)}; known are {", ".join(WIRES)}, each also with {GZIP}')
+        raise EncodeError(
+            f'unknown format {printable(repr(format), 60)}; known are {", ".join(WIRES)}, each also with {GZIP}'
+        )
     return wire
 
 # %% ../../nbs/build/20_registry.ipynb #932563e9
@@ -68,7 +70,10 @@ def format_of(
     if found:
         return suffixes[found].name + zipped
     known = ', '.join(wire.suffix for wire in WIRES.values())
-    raise EncodeError(f'no format for the name {printable(repr(Path(path).name), 100)}; known suffixes are {known}, each also with {GZIP}', str(path))
+    raise EncodeError(
+        f'no format for the name {printable(repr(Path(path).name), 100)}; known suffixes are {known}, each also with {GZIP}',
+        str(path),
+    )
 
 # %% ../../nbs/build/20_registry.ipynb #f66b91d6
 def zip_bytes(
@@ -109,7 +114,9 @@ def encode_stream(
     wire = wire_named(format)
     data = wire.encode(stream)
     if stream.objects > FREE_OBJECTS + len(data):
-        raise EncodeError(f'{stream.objects} objects in {len(data)} bytes, which a reader would refuse; JSON spells records out')
+        raise EncodeError(
+            f'{stream.objects} objects in {len(data)} bytes, which a reader would refuse; JSON spells records out'
+        )
     return zip_bytes(data) if is_zipped(format) else data
 
 # %% ../../nbs/build/20_registry.ipynb #dcc54c85
@@ -145,7 +152,9 @@ def decode_stream(
         data = unzip_bytes(data, limits)
     wire = wire_of(data)
     if wire is None:
-        found = 'empty: expected a document' if not data else f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}'
+        found = (
+            'empty: expected a document' if not data else f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}'
+        )
         raise DecodeError(found)
     return wire.decode(data, limits, verify, recover)
 
