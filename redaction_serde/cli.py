@@ -6,8 +6,8 @@
 __all__ = ['OUTPUTS', 'HEAD', 'TRAINED', 'COCO_KEYS', 'UsageError', 'CocoImage', 'CocoAnnotation', 'CocoCategory', 'Coco',
            'check_coco', 'check_out', 'stage', 'demo', 'run_pipeline', 'second_process', 'verify_artifact',
            'write_outputs', 'print_verdict', 'demo_html', 'demo_train', 'check_split', 'run_training',
-           'verify_detector', 'print_trained', 'is_coco', 'coco_images', 'collection_of_coco', 'document_in', 'inspect',
-           'convert', 'compare_files', 'make_parser', 'main']
+           'verify_detector', 'print_trained', 'is_coco', 'coco_images', 'collection_of_coco', 'document_of_coco',
+           'inspect', 'convert', 'compare_files', 'make_parser', 'one_line', 'main']
 
 # %% ../nbs/reference/02_cli.ipynb #4f7f6e4f
 import argparse
@@ -16,20 +16,21 @@ import os
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Iterable, Iterator, Optional, Sequence, Union
 
 import msgspec
 
 from .checks import check
-from .document import Document, find_problems, layout_of
-from .errors import Problems, SerdeError
-from .files import read_file, write_file
+from .document import Document, Header, find_problems, layout_of
+from .errors import Problems, SerdeError, printable
+from .files import PathLike, read_file, write_file
 from .kinds.kind import Number
 from .wire.format import NOT_WHOLE
-from .wire.registry import FORMATS, decode, encode, format_of
+from .wire.registry import GZIP, WIRES, decode, encode, format_of
 
 # %% ../nbs/reference/02_cli.ipynb #8d05a600
 class UsageError(Exception):
@@ -37,11 +38,15 @@ class UsageError(Exception):
 
 
 class CocoImage(msgspec.Struct):
+    "An image."
+
     id: Union[int, str]
     file_name: str
 
 
 class CocoAnnotation(msgspec.Struct):
+    "A labelled thing on an image."
+
     image_id: Union[int, str]
     category_id: int
     bbox: tuple[Number, Number, Number, Number]  # left, top, width, height in pixels
@@ -50,6 +55,8 @@ class CocoAnnotation(msgspec.Struct):
 
 
 class CocoCategory(msgspec.Struct):
+    "A class."
+
     id: int
     name: str
 
@@ -63,8 +70,8 @@ class Coco(msgspec.Struct):
 
 # %% ../nbs/reference/02_cli.ipynb #cee2e807
 def check_coco(
-    annotations,  # COCO annotation file
-    images,  # folder of its images
+    annotations: PathLike,  # COCO annotation file
+    images: PathLike,  # folder of its images
 ) -> Coco:
     "Read a COCO file and see that it is whole and that its images are there. Raises `UsageError` with what is not."
     path, folder = Path(annotations), Path(images)
@@ -72,53 +79,62 @@ def check_coco(
         raise UsageError(f'no annotation file at {path}')
     if not folder.is_dir():
         raise UsageError(f'no image folder at {folder}')
-    data = path.read_bytes()
+    coco = _coco_in(path)
+    _check_references(coco, path)
+    _check_images(coco, folder)
+    return coco
+
+
+def _coco_in(path: Path) -> Coco:
+    "What is in a COCO file. Raises `UsageError` with the first things that are wrong."
+    found = Problems()
     try:
-        found = Problems()
-        find_problems(msgspec.json.decode(data), Coco, '$', found)
-        if not found:
-            coco = msgspec.json.decode(data, type=Coco)
+        plain = msgspec.json.decode(read_file(path))
+        find_problems(plain, Coco, '$', found)
     except NOT_WHOLE as e:
         raise UsageError(f'{path} is not whole JSON: {e}') from None
     if found:
         more = f' (and {len(found) - 3} more)' if len(found) > 3 else ''
-        raise UsageError(f'{path} is not a COCO annotation file: ' + '; '.join(map(str, found[:3])) + more)
-    _check_references(coco, path, folder)
-    return coco
+        raise UsageError(f'{path} is not a COCO annotation file: {"; ".join(map(str, found[:3]))}{more}')
+    return msgspec.convert(plain, Coco)
 
 # %% ../nbs/reference/02_cli.ipynb #9328354d
-def _check_references(coco, path, folder):
-    ids, categories = {i.id for i in coco.images}, {c.id for c in coco.categories}
+def _check_references(coco: Coco, path: Path) -> None:
+    "Raises `UsageError` for an annotation of an image or a class that is not there."
+    images, categories = {i.id for i in coco.images}, {c.id for c in coco.categories}
     for k, a in enumerate(coco.annotations):
-        if a.image_id not in ids:
+        if a.image_id not in images:
             raise UsageError(f'{path}: $.annotations[{k}] belongs to image {a.image_id!r}, which is not in $.images')
         if a.category_id not in categories:
             raise UsageError(f'{path}: $.annotations[{k}] is of category {a.category_id}, which is not in $.categories')
-    used = {a.image_id for a in coco.annotations}
-    missing = [i.file_name for i in coco.images if i.id in used and not (folder / i.file_name).is_file()]
-    if missing:
-        raise UsageError(
-            f'{len(missing)} of {len(coco.images)} images are not in {folder}: {", ".join(missing[:3])}'
-            + (' …' if len(missing) > 3 else '')
-        )
-    if not used:
+    if not coco.annotations:
         raise UsageError(f'{path} has no annotations')
-    _check_images([folder / i.file_name for i in coco.images if i.id in used])
 
 
-def _check_images(paths):
+def _check_images(coco: Coco, folder: Path) -> None:
+    "Raises `UsageError` for images that are not there, or are none."
     from PIL import Image
 
-    for path in paths:
+    annotated = {a.image_id for a in coco.annotations}
+    used = [folder / i.file_name for i in coco.images if i.id in annotated]
+    missing = [path.name for path in used if not path.is_file()]
+    if missing:
+        more = ' …' if len(missing) > 3 else ''
+        names = ', '.join(missing[:3])
+        raise UsageError(f'{len(missing)} of {len(coco.images)} images are not in {folder}: {names}{more}')
+    for path in used:
         try:
             Image.open(path).close()
         except OSError:
             raise UsageError(f'{path} is not an image that can be read') from None
 
 
-def check_out(out) -> Path:
+def check_out(
+    out: PathLike,  # folder
+) -> Path:  # from the root
     "Make the output folder and see that it can be written. Raises `UsageError` if not."
-    out, probe = Path(out).absolute(), Path(out).absolute() / f'.probe-{os.getpid()}'
+    out = Path(out).absolute()
+    probe = out / f'.probe-{os.getpid()}'
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b'')
@@ -129,7 +145,11 @@ def check_out(out) -> Path:
 
 # %% ../nbs/reference/02_cli.ipynb #ec9e4574
 @contextmanager
-def stage(number, text, total=5):
+def stage(
+    number: int,  # from 1
+    text: str,  # what is being done
+    total: int = 5,  # stages
+) -> Iterator[None]:
     "Say what is being done, and how long it took."
     print(f'[{number}/{total}] {text} …', end=' ', flush=True)
     start = time.perf_counter()
@@ -137,15 +157,22 @@ def stage(number, text, total=5):
     print(f'{time.perf_counter() - start:.1f} s', flush=True)
 
 
-def _pages(args, out):
+def _pages(args: Namespace, out: Path) -> tuple:
     "The annotation file and image folder to work on."
     if args.annotations:
-        return Path(args.annotations).absolute(), Path(args.images).absolute()
+        with stage(1, f'Reading {args.annotations}'):
+            return Path(args.annotations).absolute(), Path(args.images).absolute()
+    with stage(1, f'Making {args.pages} pages'):
+        return _make_pages(args, out)
+
+
+def _make_pages(args: Namespace, out: Path) -> tuple:
+    "New pages, with a count for those who watch."
     from redaction_serde.lessons.pages import make_documents
 
     live = sys.stderr.isatty()
 
-    def progress(done, total):
+    def progress(done: int, total: int) -> None:
         if live:
             print(f'\r[1/5] Making pages … {done} of {total} ', end='', file=sys.stderr, flush=True)
 
@@ -156,207 +183,259 @@ def _pages(args, out):
 OUTPUTS = ('visual-check.png', 'contact-sheet.png', 'report.json', 'report.html')
 
 
-def demo(args) -> int:
-    "Documents → records → ZenML artifact → another process → compare → picture; 0 if nothing was lost, 1 if something was."
+def demo(
+    args: Namespace,  # of the command line
+) -> int:  # 0 if nothing was lost, 1 if something was
+    "Documents → records → ZenML artifact → another process → compare → picture."
+    out = _check_demo(args)
+    if args.train:
+        return demo_train(args, out)
+    _remove(out, OUTPUTS)
+    annotations, images = _pages(args, out)
+    store = _prepare(2, out)
+    with stage(3, 'Running a ZenML pipeline: load, store, verify'):
+        artifact = run_pipeline(annotations, images, store)
+    with stage(4, 'Loading the artifact in another process, comparing, drawing'):
+        second_process(artifact, annotations, images, out)
+    with stage(5, 'Reading its verdict'):
+        verdict = json.loads((out / 'report.json').read_bytes())
+    print_verdict(verdict, out)
+    return 0 if _is_good(verdict) else 1
+
+
+def _check_demo(args: Namespace) -> Path:
+    "The output folder. Raises `UsageError` for arguments that do not go together."
     if bool(args.annotations) != bool(args.images):
         raise UsageError('give --annotations and --images together')
     if args.pages is None:
         args.pages = 20 if args.train else 10
     if not args.annotations and args.pages < 1:
         raise UsageError(f'--pages must be at least 1, not {args.pages}')
+    if args.train and args.steps < 1:
+        raise UsageError(f'--steps must be at least 1, not {args.steps}')
     if args.annotations:
         check_coco(args.annotations, args.images)
-    out = check_out(args.out)
-    if args.train:
-        return demo_train(args, out)
-    for name in OUTPUTS:
-        (out / name).unlink(missing_ok=True)  # what is there afterwards is of this run
-    with stage(1, f'Reading {args.annotations}' if args.annotations else f'Making {args.pages} pages'):
-        annotations, images = _pages(args, out)
-    with stage(2, 'Preparing icevision'):
+    return check_out(args.out)
+
+
+def _remove(out: Path, names: Iterable[str]) -> None:
+    "Remove what an earlier run has left: what is there afterwards is of this run."
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+
+
+def _prepare(number: int, out: Path) -> Path:
+    "Prepare icevision and ZenML; the folder of ZenML's store."
+    with stage(number, 'Preparing icevision'):
         from redaction_serde.compat import prepare_icevision, prepare_zenml
 
         prepare_icevision()
-    with stage(3, 'Running a ZenML pipeline: load, store, verify'):
-        artifact = run_pipeline(annotations, images, prepare_zenml(out / 'zenml'))
-    with stage(4, 'Loading the artifact in another process, comparing, drawing'):
-        second_process(artifact, annotations, images, out)
-    with stage(5, 'Reading its verdict'):
-        verdict = json.loads((out / 'report.json').read_bytes())
-    print_verdict(verdict, out)
-    return 0 if verdict['ours']['identical'] and verdict['in_pipeline'] else 1
+    return prepare_zenml(out / 'zenml')
 
 # %% ../nbs/reference/02_cli.ipynb #e9e483bc
-def run_pipeline(annotations, images, store) -> dict:
-    "Run the pipeline of the demo; the id of its artifact, and whether its own comparison was content."
+def run_pipeline(
+    annotations: PathLike,
+    images: PathLike,
+    store: PathLike,  # folder of ZenML's store
+) -> dict:  # the id of its artifact, the store, and whether its own comparison was content
+    "Run the pipeline of the demo."
     from redaction_serde.pipelines import collection_pipeline
 
     try:
         run = collection_pipeline(str(annotations), str(images))
-    except Exception as e:
+    except Exception as e:  # whatever ZenML raises
         raise UsageError(f'the ZenML pipeline failed: {e}') from e
-    if run is None:
-        raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
     output = run.steps['load_annotations'].outputs['redacted_pages'][0]
     verdict = run.steps['verify_collection'].outputs['verdict'][0].load()
     return dict(id=str(output.id), store=str(store), in_pipeline=verdict['identical'])
 
 
-def second_process(artifact, *places, command='verify-artifact'):
+def second_process(
+    artifact: dict,  # all that it is told of what the first one made
+    *places: PathLike,  # further arguments of its command
+    command: str = 'verify-artifact',
+) -> None:
     "Start a fresh Python that knows the artifact only by its id. Raises `UsageError` with its last words if it fails."
-    command = [sys.executable, '-m', 'redaction_serde.cli', command, json.dumps(artifact), *map(str, places)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    start = [sys.executable, '-m', 'redaction_serde.cli', command, json.dumps(artifact), *map(str, places)]
+    done = subprocess.run(start, capture_output=True, text=True, errors='replace')
     if done.returncode:
-        raise UsageError('the second process failed: ' + (done.stderr.strip().splitlines() or ['no message'])[-1])
+        lines = done.stderr.strip().splitlines() or ['no message']
+        raise UsageError(f'the second process failed: {lines[-1]}')
 
 
-def verify_artifact(args) -> int:
+def verify_artifact(
+    args: Namespace,  # of the command line
+) -> int:
     "The second process of the demo: load, compare, draw, write."
     from redaction_serde.compat import prepare_icevision, prepare_zenml
 
-    artifact, out = json.loads(args.artifact), Path(args.out)
+    artifact = json.loads(args.artifact)
     prepare_icevision()
     prepare_zenml(artifact['store'])
     from zenml.client import Client
-    from redaction_serde import article_way, fidelity, records
 
-    before = records.parse_coco(args.annotations, args.images)
+    from redaction_serde.fidelity import compare
+    from redaction_serde.records.parse import parse_coco
+
+    before = parse_coco(args.annotations, args.images)
     after = Client().get_artifact_version(artifact['id']).load()
-    report = fidelity.compare(before, after)
-    try:
-        article: Union[fidelity.Report, str] = fidelity.compare(
-            before, article_way.article_loads(article_way.article_dumps(before))
-        )
-    except Exception as e:
-        article = f'{type(e).__name__}: {e}'
-    write_outputs(out, before, after, report, article, artifact['in_pipeline'])
+    report = compare(before, after)
+    write_outputs(Path(args.out), before, after, report, _by_article(before), artifact['in_pipeline'])
     return 0
 
+
+def _by_article(before: Any) -> Any:
+    "What the article's way makes of a collection: a report, or what it raises."
+    from redaction_serde.article_way import article_dumps, article_loads
+    from redaction_serde.fidelity import compare
+
+    try:
+        return compare(before, article_loads(article_dumps(before)))
+    except Exception as e:  # whatever icevision and srsly raise
+        return f'{type(e).__name__}: {e}'
+
 # %% ../nbs/reference/02_cli.ipynb #4832ebef
-def write_outputs(out, before, after, report, article, in_pipeline):
+def write_outputs(
+    out: Path,  # folder
+    before: Any,  # collection
+    after: Any,  # what came back
+    report: Any,  # of their comparison
+    article: Any,  # the report of the article's way, or what it raised
+    in_pipeline: bool,  # was the pipeline's own comparison content?
+) -> None:
     "The four files of the demo, each whole or not at all; `report.json` last, because it says that all is there."
     from redaction_serde.visual import contact_sheet, png, visual_check
 
     check, sheet = visual_check(before, after, report), contact_sheet(after)
     write_file(out / 'visual-check.png', png(check))
     write_file(out / 'contact-sheet.png', png(sheet))
-    verdict = dict(
-        ours=report.to_dict(),
-        article=article if isinstance(article, str) else article.to_dict(),
-        in_pipeline=in_pipeline,
-    )
+    other = article if isinstance(article, str) else article.to_dict()
+    verdict = dict(ours=report.to_dict(), article=other, in_pipeline=in_pipeline)
     write_file(out / 'report.html', demo_html(verdict, check, sheet).encode())
     write_file(out / 'report.json', json.dumps(verdict, indent=1, ensure_ascii=False).encode())
-
-
-def _rows(verdict):
-    "The demo's table: way, boxes, identical, largest move, other differences."
-    for name, key in (('redaction_serde', 'ours'), ("the article's way", 'article')):
-        r = verdict[key]
-        if isinstance(r, str):
-            yield name, '–', '–', '–', r
-        else:
-            others = sum(r['kinds'].values()) - sum('.bboxes[' in d['path'] for d in r['differences'])
-            yield (
-                name,
-                r['boxes'],
-                r['boxes_identical'],
-                'endless' if r['largest_px'] is None else f"{r['largest_px']:.3g} px",
-                others,
-            )
 
 
 HEAD = ('way', 'boxes', 'identical', 'largest move', 'other differences')
 
 
-def print_verdict(verdict, out):
+def _rows(verdict: dict) -> list:
+    "The rows of the demo's table, in the order of its head."
+    return [_row('redaction_serde', verdict['ours']), _row("the article's way", verdict['article'])]
+
+
+def _row(name: str, report: Union[dict, str]) -> tuple:
+    "The row of one way."
+    if isinstance(report, str):
+        return name, '–', '–', '–', report
+    in_boxes = sum('.bboxes[' in d['path'] for d in report['differences'])
+    others = sum(report['kinds'].values()) - in_boxes
+    return name, report['boxes'], report['boxes_identical'], _pixels(report['largest_px'], 'endless'), others
+
+
+def _pixels(px: Optional[float], other: str) -> str:
+    "A length in pixels, or another word where there is none."
+    return other if px is None else f'{px:.3g} px'
+
+
+def print_verdict(
+    verdict: dict,  # of `report.json`
+    out: Path,  # its folder
+) -> None:
     "The table, what differs, and where to look."
     rows = [HEAD, *_rows(verdict)]
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(HEAD))]
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows)]
     print()
-    for row in rows:
-        print(
-            '  '
-            + '  '.join(str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
-        )
-    for d in verdict['ours']['differences'][:20]:
-        print(f"  {d['kind']}: {d['path']}: {d['before']} → {d['after']}")
-    if len(verdict['ours']['differences']) > 20:
-        print(f"  … and {len(verdict['ours']['differences']) - 20} more in report.json")
+    for name, *cells in rows:
+        parts = [name.ljust(widths[0]), *(str(cell).rjust(width) for cell, width in zip(cells, widths[1:]))]
+        print('  ' + '  '.join(parts))
+    differences = verdict['ours']['differences']
+    for d in differences[:20]:
+        print(printable(f'  {d["kind"]}: {d["path"]}: {d["before"]} → {d["after"]}', 1000))
+    if len(differences) > 20:
+        print(f'  … and {len(differences) - 20} more in report.json')
     if not verdict['in_pipeline']:
         print('  the comparison inside the pipeline found a difference, too')
-    print(
-        '\n  '
-        + ('Everything survived.' if verdict['ours']['identical'] else 'NOT everything survived.')
-        + f' Look at {out / "visual-check.png"} and {out / "report.html"}'
-    )
+    said = 'Everything survived.' if verdict['ours']['identical'] else 'NOT everything survived.'
+    print(f'\n  {said} Look at {out / "visual-check.png"} and {out / "report.html"}')
 
 # %% ../nbs/reference/02_cli.ipynb #27e93325
-_ABOUT = '''<p>The annotations were parsed with icevision's own parser, stored as a ZenML artifact in JSON, loaded again by its id
+_ABOUT = """<p>The annotations were parsed with icevision's own parser, stored as a ZenML artifact in JSON, loaded again by its id
 in another process, and compared with a fresh parse: every attribute of every record, coordinates bit for bit.
 The second line of the table is the same data by the way of the
-<a href="https://mlops.systems/posts/2022-09-07-serialisation.html">article of 2022</a> that this project grew out of.</p>'''
+<a href="https://mlops.systems/posts/2022-09-07-serialisation.html">article of 2022</a> that this project grew out of.</p>"""
 
 
-def demo_html(verdict, check, sheet) -> str:
+def demo_html(
+    verdict: dict,  # of `report.json`
+    check: Any,  # figure of the pages before and after
+    sheet: Any,  # figure of the pages that came back
+) -> str:
     "The demo's report as one static page."
-    from html import escape
     from redaction_serde.visual import html_page, html_table, picture_html
 
-    ours = verdict['ours']
-    good = ours['identical'] and verdict['in_pipeline']
-    line = f"{ours['boxes_identical']} of {ours['boxes']} boxes identical in {ours['records']} records" + (
-        '' if good else f", {len(ours['differences'])} differences"
-    )
+    line = _headline(verdict)
+    alt = f'Pages with their boxes before and after storage, laid over each other: {line}.'
     parts = [
         '<h1>Did the boxes survive?</h1>',
-        f'<p class="verdict {"good" if good else "bad"}">{"✓" if good else "✗"} {escape(line)}</p>',
+        _verdict_html(verdict, line),
         _ABOUT,
         html_table(HEAD, _rows(verdict), numbers=(1, 2, 3, 4)),
         '<h2>Before and after</h2>',
-        picture_html(check, f'Pages with their boxes before and after storage, laid over each other: {line}.'),
+        picture_html(check, alt),
         '<h2>The collection that came back</h2>',
         picture_html(sheet, 'Thumbnails of the pages that were loaded, with their boxes coloured by class.'),
+        *_differences_html('What differs', verdict['ours']),
+        *_differences_html("What the article's way changes", verdict['article']),
     ]
-    for title, key in (('What differs', 'ours'), ("What the article's way changes", 'article')):
-        found = (
-            [] if isinstance(verdict[key], str) else sorted(verdict[key]['differences'], key=lambda d: -(d['px'] or 0))
-        )
-        if found:
-            parts += [
-                f'<h2>{escape(title)}</h2>',
-                html_table(
-                    ('kind', 'place', 'before', 'after', 'px'),
-                    [
-                        (d['kind'], d['path'], d['before'], d['after'], '' if d['px'] is None else f"{d['px']:.3g}")
-                        for d in found[:10]
-                    ],
-                    numbers=(4,),
-                ),
-            ]
-        if len(found) > 10:
-            parts.append(f'<p>… and {len(found) - 10} more in <code>report.json</code>.</p>')
     return html_page('Did the boxes survive?', '\n'.join(parts))
+
+
+def _is_good(verdict: dict) -> bool:
+    "Was nothing lost?"
+    return verdict['ours']['identical'] and verdict['in_pipeline']
+
+
+def _headline(verdict: dict) -> str:
+    "The verdict in a line."
+    ours = verdict['ours']
+    line = f'{ours["boxes_identical"]} of {ours["boxes"]} boxes identical in {ours["records"]} records'
+    return line if _is_good(verdict) else f'{line}, {len(ours["differences"])} differences'
+
+
+def _verdict_html(verdict: dict, line: str) -> str:
+    "The verdict in a line, in its colour."
+    name, mark = ('good', '✓') if _is_good(verdict) else ('bad', '✗')
+    return f'<p class="verdict {name}">{mark} {line}</p>'
+
+
+def _differences_html(title: str, report: Union[dict, str]) -> list:
+    "The ten largest differences of a report, if there are any."
+    from redaction_serde.visual import html_table
+
+    found = [] if isinstance(report, str) else sorted(report['differences'], key=lambda d: -(d['px'] or 0))
+    if not found:
+        return []
+    rows = [(d['kind'], d['path'], d['before'], d['after'], _pixels(d['px'], '')) for d in found[:10]]
+    parts = [f'<h2>{title}</h2>', html_table(('kind', 'place', 'before', 'after', 'size'), rows, numbers=(4,))]
+    if len(found) > 10:
+        parts.append(f'<p>… and {len(found) - 10} more in <code>report.json</code>.</p>')
+    return parts
 
 # %% ../nbs/reference/02_cli.ipynb #f1aa9873
 TRAINED = ('predictions.png', 'training.json', 'training.html')
 
 
-def demo_train(args, out) -> int:
-    "Pages → records → split → detector → predictions → report, and the detector once more in another process; 0 if its predictions are equal."
-    if args.steps < 1:
-        raise UsageError(f'--steps must be at least 1, not {args.steps}')
-    for name in TRAINED:
-        (out / name).unlink(missing_ok=True)
-    with stage(1, f'Reading {args.annotations}' if args.annotations else f'Making {args.pages} pages'):
-        annotations, images = _pages(args, out)
-    with stage(2, 'Preparing icevision'):
-        from redaction_serde.compat import prepare_icevision, prepare_zenml
-
-        prepare_icevision()
-        check_split(annotations, images)
+def demo_train(
+    args: Namespace,  # of the command line
+    out: Path,  # folder
+) -> int:  # 0 if its predictions are equal
+    "Pages → records → split → detector → predictions → report, and the detector once more in another process."
+    _remove(out, TRAINED)
+    annotations, images = _pages(args, out)
+    store = _prepare(2, out)
+    check_split(annotations, images)
     with stage(3, f'Running a ZenML pipeline: read, split, train {args.steps} steps, predict, evaluate, report'):
-        artifacts = run_training(annotations, images, args.steps, prepare_zenml(out / 'zenml'))
+        artifacts = run_training(annotations, images, args.steps, store)
     with stage(4, 'Loading the detector in another process, predicting again, comparing'):
         second_process(artifacts, out, command='verify-detector')
     with stage(5, 'Reading its verdict'):
@@ -365,32 +444,41 @@ def demo_train(args, out) -> int:
     return 0 if verdict['identical'] else 1
 
 
-def check_split(annotations, images):
+def check_split(
+    annotations: PathLike,
+    images: PathLike,
+) -> None:
     "See that there are pages to learn from and pages to be tested on. Raises `UsageError` if not."
-    from redaction_serde import detectors, records
+    from redaction_serde.detectors import split_by_name
+    from redaction_serde.records.parse import parse_coco
 
-    learn, test = map(len, detectors.split_by_name(records.parse_coco(annotations, images)))
+    learn, test = map(len, split_by_name(parse_coco(annotations, images)))
     if not learn or not test:
         raise UsageError(f'the split leaves {learn} pages to learn from and {test} to be tested on; give more pages')
 
 
-def run_training(annotations, images, steps, store) -> dict:
-    "Run the pipeline; the ids of its artifacts, and how many of its steps were cached."
+def run_training(
+    annotations: PathLike,
+    images: PathLike,
+    steps: int,  # of training
+    store: PathLike,  # folder of ZenML's store
+) -> dict:  # the ids of its artifacts, the store, and how many of its steps were cached
+    "Run the pipeline that trains."
     from redaction_serde.pipelines import redaction_pipeline
 
     try:
         run = redaction_pipeline(str(annotations), str(images), steps=steps)
-    except Exception as e:
+    except Exception as e:  # whatever ZenML raises
         raise UsageError(f'the ZenML pipeline failed: {e}') from e
-    if run is None:
-        raise UsageError('ZenML did not run the pipeline: it has a schedule, or running is switched off')
-    found = {name: str(versions[0].id) for step in run.steps.values() for name, versions in step.outputs.items()}
-    return dict(
-        found, store=str(store), steps=steps, cached=sum(step.status.value == 'cached' for step in run.steps.values())
-    )
+    outputs = [pair for step in run.steps.values() for pair in step.outputs.items()]
+    ids = {name: str(versions[0].id) for name, versions in outputs}
+    cached = sum(step.status.value == 'cached' for step in run.steps.values())
+    return dict(ids, store=str(store), steps=steps, cached=cached)
 
 # %% ../nbs/reference/02_cli.ipynb #e3f92f81
-def verify_detector(args) -> int:
+def verify_detector(
+    args: Namespace,  # of the command line
+) -> int:
     "The second process of the demo that trains: load, predict, compare, draw, write."
     from redaction_serde.compat import prepare_icevision, prepare_zenml
 
@@ -398,13 +486,16 @@ def verify_detector(args) -> int:
     prepare_icevision()
     prepare_zenml(artifacts['store'])
     from zenml.client import Client
-    from redaction_serde import detectors, fidelity, visual
 
-    def stored(name):
+    from redaction_serde.detectors import draw_predictions, predict
+    from redaction_serde.fidelity import compare
+    from redaction_serde.visual import png
+
+    def stored(name: str) -> Any:
         return Client().get_artifact_version(artifacts[name]).load()
 
-    before, after = stored('predictions'), detectors.predict(stored('detector'), stored('test_pages'))
-    report = fidelity.compare(before, after)
+    before, after = stored('predictions'), predict(stored('detector'), stored('test_pages'))
+    report = compare(before, after)
     verdict = dict(
         identical=not report.differences,
         boxes=report.boxes,
@@ -415,37 +506,41 @@ def verify_detector(args) -> int:
         scores=stored('scores'),
         differences=[str(d) for d in report.differences[:20]],
     )
-    write_file(out / 'predictions.png', visual.png(detectors.draw_predictions(after)))
+    write_file(out / 'predictions.png', png(draw_predictions(after)))
     write_file(out / 'training.html', stored('training_report').encode())
     write_file(out / 'training.json', json.dumps(verdict, indent=1, ensure_ascii=False).encode())
     return 0
 
 
-def print_trained(verdict, out):
+def print_trained(
+    verdict: dict,  # of `training.json`
+    out: Path,  # its folder
+) -> None:
     "What the detector finds, whether it came back, and where to look."
     from redaction_serde.pipelines import SCORES_HEAD, score_rows
 
     print()
-    for row in (SCORES_HEAD, *score_rows(verdict['scores'])):
-        print('  ' + str(row[0]).ljust(12) + ''.join(str(c).rjust(11) for c in row[1:]))
-    print(
-        f'  on {verdict["pages"]} pages that it had not seen, after {verdict["steps"]} steps from random weights'
-        + (f'; {verdict["cached"]} pipeline steps were cached' if verdict['cached'] else '')
-    )
+    for name, *cells in (SCORES_HEAD, *score_rows(verdict['scores'])):
+        print('  ' + printable(name, 40).ljust(12) + ''.join(str(cell).rjust(11) for cell in cells))
+    cached = f'; {verdict["cached"]} pipeline steps were cached' if verdict['cached'] else ''
+    seen = f'on {verdict["pages"]} pages that it had not seen'
+    print(f'  {seen}, after {verdict["steps"]} steps from random weights{cached}')
     for line in verdict['differences']:
-        print(f'  {line}')
-    said = (
-        'The detector came back to the last bit' if verdict['identical'] else 'The detector did NOT come back as it was'
-    )
-    print(
-        f'\n  {said}: {verdict["boxes_identical"]} of {verdict["boxes"]} predicted boxes identical in another process. Look at {out / "predictions.png"} and {out / "training.html"}'
-    )
+        print(printable(f'  {line}', 1000))
+    said = 'came back to the last bit' if verdict['identical'] else 'did NOT come back as it was'
+    same = f'{verdict["boxes_identical"]} of {verdict["boxes"]} predicted boxes identical in another process'
+    print(f'\n  The detector {said}: {same}. Look at {out / "predictions.png"} and {out / "training.html"}')
 
 # %% ../nbs/reference/02_cli.ipynb #4f6992cb
-def is_coco(path) -> bool:
+COCO_KEYS = {'masks': 'segmentation', 'keypoints': 'keypoints'}  # what to take -> where it is in an annotation
+
+
+def is_coco(
+    path: PathLike,
+) -> bool:
     "Is this JSON with COCO's lists, rather than a document of ours?"
     data = read_file(path)
-    if data[:2] == b'\x1f\x8b' or b'"annotations"' not in data:
+    if b'"annotations"' not in data:
         return False
     try:
         found = msgspec.json.decode(data)
@@ -454,95 +549,130 @@ def is_coco(path) -> bool:
     return isinstance(found, dict) and 'format' not in found and {'images', 'annotations'} <= set(found)
 
 
-def coco_images(path, images) -> Path:
+def coco_images(
+    path: PathLike,  # of a COCO file
+    images: Optional[PathLike],  # folder that the user has given
+) -> Path:
     "The folder of a COCO file's images: the one given, or `images` beside the file, or the file's own."
-    beside = Path(path).parent / 'images'
-    return Path(images) if images else beside if beside.is_dir() else Path(path).parent
+    if images:
+        return Path(images)
+    folder = Path(path).parent
+    beside = folder / 'images'
+    return beside if beside.is_dir() else folder
 
 
-def collection_of_coco(args, path):
+def collection_of_coco(
+    args: Namespace,  # of the command line
+    path: PathLike,  # of a COCO file
+) -> Any:  # a `RecordCollection`
     "The records of a COCO file. Raises `UsageError` if it holds more than boxes and the user did not say what to take."
-    folder, items = coco_images(path, args.images), msgspec.json.decode(read_file(path))['annotations']
+    folder = coco_images(path, args.images)
     check_coco(path, folder)
-    more = {
-        what: n
-        for what, key in (('masks', 'segmentation'), ('keypoints', 'keypoints'))
-        if (n := sum(bool(a.get(key)) for a in items))
-    }
-    if more and not args.coco:
-        raise UsageError(
-            f'{path} holds more than boxes ({", ".join(f"{what} in {n} of {len(items)} annotations" for what, n in more.items())}): say what to take, --coco {{boxes,masks,keypoints}}'
-        )
-    if args.coco in COCO_KEYS and (n := sum(COCO_KEYS[args.coco] not in a for a in items)):
-        raise UsageError(f'{path}: {n} of {len(items)} annotations have no {COCO_KEYS[args.coco]}')
-    from redaction_serde.records import parse_coco
+    _check_choice(args.coco, path, msgspec.json.decode(read_file(path))['annotations'])
+    from redaction_serde.records.parse import parse_coco
 
     return parse_coco(path, folder, args.coco or 'boxes')
 
 
-COCO_KEYS = {'masks': 'segmentation', 'keypoints': 'keypoints'}
+def _check_choice(chosen: Optional[str], path: PathLike, annotations: list) -> None:
+    "Raises `UsageError` if something would be left out without a word, or is not there for all."
+    counts = {what: sum(bool(a.get(key)) for a in annotations) for what, key in COCO_KEYS.items()}
+    more = [f'{what} in {n} of {len(annotations)} annotations' for what, n in counts.items() if n]
+    if more and not chosen:
+        remedy = 'say what to take, --coco {boxes,masks,keypoints}'
+        raise UsageError(f'{path} holds more than boxes ({", ".join(more)}): {remedy}')
+    key = COCO_KEYS.get(chosen or '')
+    without = sum(key not in a for a in annotations) if key else 0
+    if without:
+        raise UsageError(f'{path}: {without} of {len(annotations)} annotations have no {key}')
 
 
-def document_in(args, path, read=decode) -> Document:
-    "The document in a file, or what icevision's parser makes of COCO annotations, with paths relative to their folder of images."
-    if not is_coco(path):
-        return read(read_file(path)) if read is decode else read(path)
-    from redaction_serde.records import to_document
+def document_of_coco(
+    args: Namespace,  # of the command line
+    path: PathLike,  # of a COCO file
+) -> Document:  # with paths relative to the folder of images
+    "What icevision's parser makes of COCO annotations, as a document."
+    from redaction_serde.records.pack import to_document
 
     return to_document(collection_of_coco(args, path), root=coco_images(path, args.images))
 
 # %% ../nbs/reference/02_cli.ipynb #7b4d6515
-def inspect(args) -> int:
+_SHOWN = 12  # classes that are named
+
+
+def inspect(
+    args: Namespace,  # of the command line
+) -> int:
     "Say what a file holds, and check it on the way."
-    document = document_in(args, args.file, check)
-    header = document.header
-    print(f'{args.file}: {len(document.records)} {header.kind}, {Path(args.file).stat().st_size} bytes')
+    document = document_of_coco(args, args.file) if is_coco(args.file) else check(args.file)
+    size = Path(args.file).stat().st_size
+    print(f'{printable(args.file)}: {len(document.records)} {document.header.kind}, {size} bytes')
     used = Counter(map(layout_of, document.records))
-    for k, layout in enumerate(header.layouts):
-        print(f'  {used[k]} records with ' + '; '.join(f'{t.name}: {", ".join(t.components)}' for t in layout.tasks))
-    for m in header.class_maps:
-        print(
-            f'  {len(m.classes)} classes: {", ".join(map(str, m.classes[:12]))}' + (' …' if len(m.classes) > 12 else '')
-        )
-    for spec in header.keypoints:
-        print(f'  keypoints {spec.name}')
+    for line in (*_layout_lines(document.header, used), *_class_lines(document.header)):
+        print(f'  {line}')
     return 0
 
 
-def convert(args) -> int:
+def _layout_lines(header: Header, used: Counter) -> Iterator[str]:
+    "How many records have which components."
+    for k, layout in enumerate(header.layouts):
+        tasks = [f'{task.name}: {", ".join(task.components)}' for task in layout.tasks]
+        yield printable(f'{used[k]} records with {"; ".join(tasks)}', 2000)
+
+
+def _class_lines(header: Header) -> Iterator[str]:
+    "What classes and keypoints are called."
+    for class_map in header.class_maps:
+        names = [printable(name, 60) for name in class_map.classes[:_SHOWN]]
+        more = ' …' if len(class_map.classes) > _SHOWN else ''
+        yield f'{len(class_map.classes)} classes: {", ".join(names)}{more}'
+    for keypoints in header.keypoints:
+        yield f'keypoints {printable(keypoints.name, 60)}'
+
+
+def convert(
+    args: Namespace,  # of the command line
+) -> int:
     "Write a document in another format. What the other format cannot hold is refused, and nothing is written."
     format, start = format_of(args.output), time.perf_counter()
-    tell = lambda words: sys.stderr.isatty() and print(f'{words} …', file=sys.stderr, flush=True)
-    tell(f'reading {args.input}, {Path(args.input).stat().st_size / 1e6:.1f} MB')
-    document = document_in(args, args.input)
-    tell(f'packing {len(document.records)} records as {format}')
+    _tell(f'reading {args.input}, {Path(args.input).stat().st_size / 1e6:.1f} MB')
+    document = document_of_coco(args, args.input) if is_coco(args.input) else decode(read_file(args.input))
+    _tell(f'packing {len(document.records)} records as {format}')
     data = encode(document, format)
-    tell(f'writing {len(data) / 1e6:.1f} MB')
+    _tell(f'writing {len(data) / 1e6:.1f} MB')
     write_file(args.output, data)
-    print(
-        f'{args.output}: {len(document.records)} {document.header.kind}, {len(data)} bytes of {format}, {time.perf_counter() - start:.1f} s'
-    )
+    records = f'{len(document.records)} {document.header.kind}'
+    seconds = time.perf_counter() - start
+    print(f'{printable(args.output)}: {records}, {len(data)} bytes of {format}, {seconds:.1f} s')
     return 0
 
 
-def compare_files(args) -> int:
+def _tell(words: str) -> None:
+    "Tell somebody who waits at a terminal."
+    if sys.stderr.isatty():
+        print(f'{printable(words)} …', file=sys.stderr, flush=True)
+
+
+def compare_files(
+    args: Namespace,  # of the command line
+) -> int:  # 0 if they are the same, 1 if they differ
     "Compare two saved collections over all of their state."
     from redaction_serde.fidelity import compare
-    from redaction_serde.records import load
+    from redaction_serde.records.verbs import load
 
-    coco = [path for path in (args.before, args.after) if is_coco(path)]
+    paths = (args.before, args.after)
+    coco = [path for path in paths if is_coco(path)]
     root = coco_images(coco[0], args.images) if coco else None  # converted files hold paths relative to it
-    report = compare(
-        *(
-            collection_of_coco(args, path) if path in coco else load(path, root=root)
-            for path in (args.before, args.after)
-        )
-    )
+    sides = [collection_of_coco(args, path) if path in coco else load(path, root=root) for path in paths]
+    report = compare(*sides)
     print(report)
     return 0 if report else 1
 
 # %% ../nbs/reference/02_cli.ipynb #1c961d52
-def make_parser():
+_SUFFIXES = ', '.join(wire.suffix for wire in WIRES.values())
+
+
+def make_parser() -> argparse.ArgumentParser:
     "The options of the command line."
     parser = argparse.ArgumentParser(
         'redaction-serde',
@@ -550,83 +680,98 @@ def make_parser():
         epilog='Exit status: 0 all is well, 1 something differs, 2 something could not be done.',
     )
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    _add_demo(commands)
+    _add_file_commands(commands)
+    for name, run, words in (  # the demo's second process; no help, so they are not listed
+        ('verify-artifact', verify_artifact, ('artifact', 'annotations', 'images', 'out')),
+        ('verify-detector', verify_detector, ('artifact', 'out')),
+    ):
+        hidden = commands.add_parser(name)
+        for word in words:
+            hidden.add_argument(word)
+        hidden.set_defaults(run=run)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    "The command `demo`."
     p = commands.add_parser(
         'demo',
         help='prove the whole chain, on synthetic pages or on your own data',
-        description='Parse annotations with icevision, store the records as a ZenML artifact, load them in another process, compare exactly, and draw the result. '
-        'Writes visual-check.png, contact-sheet.png, report.json and report.html to the output folder, and nothing outside of it.',
+        description='Parse annotations with icevision, store the records as a ZenML artifact, load them in another '
+        'process, compare exactly, and draw the result. Writes visual-check.png, contact-sheet.png, report.json and '
+        'report.html to the output folder, and nothing outside of it.',
     )
-    p.add_argument('--annotations', metavar='FILE', help='COCO annotation file (without it, pages are made)')
-    p.add_argument('--images', metavar='DIR', help='folder of its images')
-    p.add_argument(
+    add = p.add_argument
+    add('--annotations', metavar='FILE', help='COCO annotation file (without it, pages are made)')
+    add('--images', metavar='DIR', help='folder of its images')
+    add(
         '--train',
         action='store_true',
         help='train a small detector on the pages, and see that it comes back to the last bit (about a minute); '
         'writes predictions.png, training.json and training.html',
     )
-    p.add_argument('--steps', type=int, default=48, metavar='N', help='steps of training, with --train (default: 48)')
-    p.add_argument('--pages', type=int, metavar='N', help='pages to make (default: 10, with --train 20)')
-    p.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        metavar='S',
-        help='seed of the pages; the same seed makes the same pages (default: 0)',
-    )
-    p.add_argument('--out', default='out/demo', metavar='DIR', help='output folder (default: out/demo)')
+    add('--steps', type=int, default=48, metavar='N', help='steps of training, with --train (default: 48)')
+    add('--pages', type=int, metavar='N', help='pages to make (default: 10, with --train 20)')
+    seed = 'seed of the pages; the same seed makes the same pages (default: 0)'
+    add('--seed', type=int, default=0, metavar='S', help=seed)
+    add('--out', default='out/demo', metavar='DIR', help='output folder (default: out/demo)')
     p.set_defaults(run=demo)
+
+
+def _add_file_commands(commands: Any) -> None:
+    "The commands that work on files."
     coco = argparse.ArgumentParser(add_help=False)
-    coco.add_argument(
-        '--coco',
-        choices=('boxes', 'masks', 'keypoints'),
-        help='what to take from COCO annotations (needed if they hold more than boxes)',
-    )
-    coco.add_argument(
-        '--images', metavar='DIR', help="folder of a COCO file's images (default: images beside it, or its own folder)"
-    )
+    what = 'what to take from COCO annotations (needed if they hold more than boxes)'
+    where = "folder of a COCO file's images (default: images beside it, or its own folder)"
+    coco.add_argument('--coco', choices=('boxes', *COCO_KEYS), help=what)
+    coco.add_argument('--images', metavar='DIR', help=where)
     p = commands.add_parser('inspect', parents=[coco], help='say what a saved collection holds, without icevision')
     p.add_argument('file', metavar='FILE', help='a saved collection, or COCO annotations')
     p.set_defaults(run=inspect)
-    p = commands.add_parser(
-        'convert', parents=[coco], help='write a saved collection in another format, without icevision'
-    )
+    about = 'write a saved collection in another format, without icevision'
+    p = commands.add_parser('convert', parents=[coco], help=about)
     p.add_argument('input', metavar='IN', help='a saved collection, or COCO annotations')
-    p.add_argument(
-        'output', metavar='OUT', help=f'its suffix says the format: {", ".join("." + f for f in FORMATS)}, .pb'
-    )
+    p.add_argument('output', metavar='OUT', help=f'its suffix says the format: {_SUFFIXES}, each also with {GZIP}')
     p.set_defaults(run=convert)
-    p = commands.add_parser(
-        'compare', parents=[coco], help='compare two saved collections exactly; exit status 1 if they differ'
-    )
+    about = 'compare two saved collections exactly; exit status 1 if they differ'
+    p = commands.add_parser('compare', parents=[coco], help=about)
     p.add_argument('before', metavar='BEFORE')
     p.add_argument('after', metavar='AFTER')
     p.set_defaults(run=compare_files)
-    p = commands.add_parser('verify-artifact')  # the demo's second process; no help, so it is not listed
-    for name in ('artifact', 'annotations', 'images', 'out'):
-        p.add_argument(name)
-    p.set_defaults(run=verify_artifact)
-    p = commands.add_parser('verify-detector')  # the same with --train
-    for name in ('artifact', 'out'):
-        p.add_argument(name)
-    p.set_defaults(run=verify_detector)
-    return parser
 
 # %% ../nbs/reference/02_cli.ipynb #7d1b28ea
-def main(argv=None) -> int:
-    "The command line; the exit status."
+def one_line(
+    error: Exception,
+) -> str:
+    "What an error says, in one line that is safe to show."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return printable(f'{error.filename}: {error.strerror}', 2000)
+    head, *rest = str(error).strip().split('\n')
+    return printable(' '.join([head, '; '.join(line.strip() for line in rest)]).strip(), 4000)
+
+
+def _show_all() -> None:
+    "Let output pass whatever the encoding of the terminal is; what it does not have is shown as an escape."
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
+
+
+def main(
+    argv: Optional[Sequence[str]] = None,  # arguments; those of the process if None
+) -> int:  # the exit status
+    "The command line."
+    _show_all()
     try:
         args = make_parser().parse_args(argv)
         return args.run(args)
-    except (UsageError, SerdeError) as e:
-        message = str(e)
-    except ImportError as e:
-        message = str(e)
-    except OSError as e:
-        message = f'{e.filename}: {e.strerror}' if e.filename and e.strerror else str(e)
+    except (UsageError, SerdeError, ImportError, OSError) as e:
+        start = '\n' if sys.stdout.isatty() else ''  # behind the words of a stage
+        print(f'{start}redaction-serde: {one_line(e)}', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
-    print(f'\nredaction-serde: {message}' if sys.stdout.isatty() else f'redaction-serde: {message}', file=sys.stderr)
-    return 2
 
 
 if __name__ == '__main__' and '__file__' in globals():
