@@ -14,7 +14,7 @@ from redaction_serde.errors import DecodeError
 from redaction_serde.fidelity import compare
 from redaction_serde.pipelines import BatchMaterializer
 from redaction_serde.materializers import PredictionsMaterializer, RecordCollectionMaterializer
-from redaction_serde.records import dumps, load, loads
+from redaction_serde.records import dumps, load
 
 from icevision.core import BaseRecord, BBox, BBoxesRecordComponent, ClassMap, FilepathRecordComponent, InstancesLabelsRecordComponent
 from icevision.data import Prediction, RecordCollection
@@ -124,8 +124,8 @@ def test_a_pickle_of_the_first_version():
     found = pickle.loads(data)
     meant = load(PICKLES/'collection.json')
     assert compare(meant, found) and compare(pages(), found)
-    assert compare(meant, loads(dumps(found)))
+    assert dumps(found) == (PICKLES/'collection.json').read_bytes()
     new, old = found.create_record_fn(), template()
-    assert [type(c) for c in new.detection.components] == [type(c) for c in old.detection.components]
+    assert {type(c) for c in new.detection.components} == {type(c) for c in old.detection.components}
     again = pickle.loads(pickle.dumps(found))
     assert compare(found, again)
