@@ -45,7 +45,7 @@ MOVED = {  # pages that had another address once: an address, once given, leads 
     'formats': 'build/formats',
     'fidelity': 'build/fidelity',
     'visual': 'build/visual',
-    'materializers': 'build/materializers',
+    'materializers': 'build/collections',
     'trained_models': 'build/trained_models',
     'who_keeps_what': 'compare/who_keeps_what',
     'speed_and_size': 'compare/speed_and_size',
