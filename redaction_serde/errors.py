@@ -77,7 +77,7 @@ class SerdeError(ValueError):
         path: str = '$',  # where, if one message was given
     ):
         self.problems = [Problem(path, problems)] if isinstance(problems, str) else list(problems)
-        self.ended = isinstance(problems, Problems) and problems.full
+        self.ended = bool(getattr(problems, 'full', False))  # of `Problems`, if no more were looked for
         super().__init__(self._message())
 
     @property

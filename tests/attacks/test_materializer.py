@@ -409,7 +409,7 @@ def test_a_device_that_never_ends():
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
         timeout=300,
     )
-    assert done.stdout.startswith('LimitError more bytes are over the limit of 100000000'), done.stderr
+    assert done.stdout.startswith('LimitError more than the limit of 100000000 bytes'), done.stderr
     folder = new_folder()
     (folder / 'records.json').symlink_to('/dev/zero')
     with pytest.raises(SerdeError):
