@@ -31,7 +31,10 @@ nb_render_markdown_format = 'myst'  # tables that cells make
 nb_ipywidgets_js = {}
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath', 'amsmath', 'fieldlist', 'attrs_inline', 'attrs_block']
 myst_heading_anchors = 3
-suppress_warnings = ['mystnb.unknown_mime_type']
+suppress_warnings = [
+    'mystnb.unknown_mime_type',
+    'ref.python',  # two modules may have a class of one name; a plain word then leads to the first
+]
 
 # API
 add_module_names = False

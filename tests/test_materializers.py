@@ -703,7 +703,7 @@ def test_costs_little_more_than_the_bytes(uri):
     """Saving and loading 20,000 records of 10 boxes, beside `dumps` and `loads` alone."""
     sys.path.insert(0, str(ROOT_OF_PROJECT / 'bench'))
     try:
-        from bench import made
+        from data import made
     finally:
         sys.path.pop(0)
     before = RecordCollection(None)

@@ -140,7 +140,7 @@ def unholdable(
     return problems
 
 # %% ../../nbs/build/14_wire_format.ipynb #6ea8da28
-VERSION_TEXT = '%d.%d' % VERSION
+VERSION_TEXT = f'{VERSION[0]}.{VERSION[1]}'
 
 
 def check_version(
