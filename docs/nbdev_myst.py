@@ -254,7 +254,7 @@ def entry_text(entry, module, links, depth=0):
     lines = [
         f'{colons}{{py:{kind}}} {name}{"" if entry.property else signature}',
         *([] if depth else [f':module: {LIB}.{module}']),
-        *([f':value: {value}'] if value else []),
+        *([f':value: {value}'] if value and value[0] not in '\'"' else []),  # which MyST would take for a quoted text
         '',
         say(entry.doc),
         '',
