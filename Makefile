@@ -6,7 +6,7 @@ PAGES       ?= 10
 SEED        ?= 0
 OUT         ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist worksteal
-BENCH_ARGS  ?= --stream 1000000
+BENCH_ARGS  ?= --stream 500000
 OLD         ?=
 AGAINST_ARGS ?=
 PORT        ?=
@@ -50,7 +50,7 @@ test: $(READY) ## everything that the project promises
 fuzz: $(READY) ## the properties and the mutation fuzzer, for longer and with a new seed
 	@HYPOTHESIS_PROFILE=deep FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 tests/test_round_trip.py tests/test_hostile.py
 
-bench: $(READY) ## times and sizes beside pickle and others, as ratios (about ten minutes)
+bench: $(READY) ## times and sizes beside pickle and others, as ratios (ten to twelve minutes)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
 
 against: $(READY) ## is this version slower than the checkout in OLD=...?

@@ -309,7 +309,7 @@ def compare_cases(rows: list[Row], cases: list[Case]) -> Iterator[dict]:
         for row in rows:
             if row.case != case.name or not case.counterpart:
                 continue
-            regular = known[case.counterpart, *row.key]
+            regular = known[(case.counterpart, *row.key)]
             ratios = [a / b for a, b in zip(row.new, regular.new, strict=True)]
             before = [a / b for a, b in zip(row.old, regular.old, strict=True)]
             yield dict(
@@ -354,12 +354,8 @@ def report(versions: list[dict], oddities: list[dict]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('old', type=Path, nargs='?', help='checkout of the earlier version')
-    parser.add_argument(
-        '--new', type=Path, default=ROOT, help='checkout to judge, this one if not given'
-    )
-    parser.add_argument(
-        '--quick', action='store_true', help='fewer cases and rounds, under a minute'
-    )
+    parser.add_argument('--new', type=Path, default=ROOT, help='checkout to judge, this one if not given')
+    parser.add_argument('--quick', action='store_true', help='fewer cases and rounds, under a minute')
     parser.add_argument('--rounds', type=int, help='5, or 3 if quick')
     parser.add_argument('--found', action='store_true', help='with the collector as found, too')
     parser.add_argument('--only', default='', help='only the cases with this in their name')

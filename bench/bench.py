@@ -1,6 +1,6 @@
 """How long our formats take, beside picklers, the article's way and what users would pick.
 
-    python bench/bench.py [--sizes 2000 20000 100000] [--rounds 4] [--stream 1000000] [--out FOLDER]
+    python bench/bench.py [--sizes 2000 20000 100000] [--rounds 4] [--stream 500000] [--out FOLDER]
 
 CPU time of this process, as ratios to pickle 5 within one round, in which the ways take turns;
 shown are the median over the rounds, the least and the most. 'Collector as found' is Python's
@@ -51,9 +51,7 @@ def chosen(known: list, n: int, smallest: int, everything: bool) -> list:
     return [way for way in known if n <= smallest or not way.slow]
 
 
-def measure(
-    n: int, boxes: int, rounds: int, smallest: int, missing: dict, everything: bool
-) -> dict:
+def measure(n: int, boxes: int, rounds: int, smallest: int, missing: dict, everything: bool) -> dict:
     """The summary of one size."""
     import clock
     import data
@@ -124,9 +122,7 @@ def arguments() -> argparse.Namespace:
         default=6_000,
         help='records of the collections with odd ones; 0 leaves it out',
     )
-    add(
-        '--loop', type=int, default=3_000, help='records that are loaded in a loop; 0 leaves it out'
-    )
+    add('--loop', type=int, default=3_000, help='records that are loaded in a loop; 0 leaves it out')
     add('--stream', type=int, default=0, metavar='N', help='records to stream through a file')
     add('--all', action='store_true', help='every way at every size: this takes long')
     add('--out', type=Path, default=Path('out/bench'))
@@ -197,13 +193,14 @@ def growths(args: argparse.Namespace) -> tuple[dict, list]:
 
 
 def memories(n: int) -> dict:
-    """What loads of each of our formats need."""
+    """What loads of our main formats need."""
     import clock
 
     found = {}
     for way in ways.ours():
-        say(f'memory: {way.name}')
-        found[way.name] = clock.memory(way, n, 10)
+        if way.name in MAIN_FORMATS:
+            say(f'memory: {way.name}')
+            found[way.name] = clock.memory(way, n, 10)
     say()
     return found
 

@@ -171,9 +171,7 @@ def loop_growth(format: str, n: int, boxes: int, times: int) -> dict[str, float]
     """
     from redaction_serde import dumps, loads
 
-    given = data.collection(
-        data.made(n, boxes)
-    )  # stays, or the first load would move into its room
+    given = data.collection(data.made(n, boxes))  # stays, or the first load would move into its room
     stored = dumps(given, format)
     gc.collect()
     start, sizes = resident_mb(), []

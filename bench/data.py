@@ -87,9 +87,7 @@ def made(
 ) -> Iterator[BaseRecord]:
     """Regular records, one at a time: filled copies of a template, as a parser leaves them."""
     rng, empty = random.Random(seed), template()
-    class_maps = [
-        ClassMap(CLASSES[: len(CLASSES) - k] + [f'last of map {k}'] * k) for k in range(maps)
-    ]
+    class_maps = [ClassMap(CLASSES[: len(CLASSES) - k] + [f'last of map {k}'] * k) for k in range(maps)]
     for i in range(n):
         record = copy.deepcopy(empty)
         fill(record, i, boxes, rng, class_maps, folder)

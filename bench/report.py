@@ -66,9 +66,7 @@ def at_most(text: str, most: float, found: float) -> Target:
 
 def spread(ratios: list) -> dict[str, float]:
     """Median, least and most."""
-    return dict(
-        ratio=round(median(ratios), 3), least=round(min(ratios), 3), most=round(max(ratios), 3)
-    )
+    return dict(ratio=round(median(ratios), 3), least=round(min(ratios), 3), most=round(max(ratios), 3))
 
 
 def summary(samples: dict, records: int) -> dict[str, dict]:
@@ -101,9 +99,7 @@ def time_targets(found: dict, size: str) -> Iterator[Target]:
         text = f'{way} {action}, times less than pickle 5, collector off, {size}'
         yield at_least(text, least, found[way][OFF][action]['ratio'])
     for way, most in MOST_BYTES.items():
-        yield at_most(
-            f'{way} bytes over those of pickle 5, {size}', most, found[way]['bytes_ratio']
-        )
+        yield at_most(f'{way} bytes over those of pickle 5, {size}', most, found[way]['bytes_ratio'])
 
 
 def growth_targets(few: dict, many: dict, sizes: str) -> Iterator[Target]:

@@ -167,9 +167,7 @@ def parquet() -> Way:
             shared = record.record_id, str(record.filepath), record.width, record.height
             parts = zip(task.label_ids, task.labels, task.bboxes, task.areas, task.iscrowds)
             for label_id, label, box, area, crowd in parts:
-                for column, value in zip(
-                    columns, (*shared, label_id, label, *box.xyxy, area, crowd)
-                ):
+                for column, value in zip(columns, (*shared, label_id, label, *box.xyxy, area, crowd)):
                     column.append(value)
         file = io.BytesIO()
         pandas.DataFrame(dict(zip(TABLE, columns))).to_parquet(file)
@@ -279,9 +277,7 @@ def coco_file(given, path: Path) -> Path:
                 height=record.height,
             )
         )
-        for label_id, box, area, crowd in zip(
-            task.label_ids, task.bboxes, task.areas, task.iscrowds
-        ):
+        for label_id, box, area, crowd in zip(task.label_ids, task.bboxes, task.areas, task.iscrowds):
             annotations.append(
                 dict(
                     id=len(annotations) + 1,

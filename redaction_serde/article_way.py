@@ -13,8 +13,15 @@ prepare_icevision();
 
 # %% ../nbs/build/27_article_way.ipynb #a7c10006
 from icevision.core import (
-    AreasRecordComponent, BaseRecord, BBox, BBoxesRecordComponent, ClassMap,
-    FilepathRecordComponent, InstancesLabelsRecordComponent, IsCrowdsRecordComponent)
+    AreasRecordComponent,
+    BaseRecord,
+    BBox,
+    BBoxesRecordComponent,
+    ClassMap,
+    FilepathRecordComponent,
+    InstancesLabelsRecordComponent,
+    IsCrowdsRecordComponent,
+)
 from icevision.core.record import autofix_records
 from icevision.data import RecordCollection
 from icevision.parsers import Parser
@@ -23,9 +30,10 @@ from icevision.utils import ImgSize
 # %% ../nbs/build/27_article_way.ipynb #a7c1000b
 def article_dumps(
     collection: RecordCollection,  # of detection records with areas and crowd flags
-) -> str:                          # raises what icevision and srsly raise
+) -> str:  # raises what icevision and srsly raise
     "JSON as the article wrote it: `as_dict()` and srsly."
     import srsly
+
     rows = [record.as_dict() for record in collection._records.values()]
     for row in rows:
         classes = collection[0].detection.class_map.get_classes()
@@ -38,9 +46,17 @@ class _ArticleParser(Parser):
     "Makes records of the article's dicts: by file path, with the first record's class map."
 
     def __init__(self, rows):
-        super().__init__(BaseRecord((
-            FilepathRecordComponent(), InstancesLabelsRecordComponent(), AreasRecordComponent(),
-            IsCrowdsRecordComponent(), BBoxesRecordComponent())))
+        super().__init__(
+            BaseRecord(
+                (
+                    FilepathRecordComponent(),
+                    InstancesLabelsRecordComponent(),
+                    AreasRecordComponent(),
+                    IsCrowdsRecordComponent(),
+                    BBoxesRecordComponent(),
+                )
+            )
+        )
         self.rows = rows
         self.class_map = ClassMap(rows[0]['common']['classes'])
 
@@ -66,11 +82,12 @@ class _ArticleParser(Parser):
 
 # %% ../nbs/build/27_article_way.ipynb #a7c10011
 def article_loads(
-    text: str,            # as `article_dumps` wrote it
-) -> RecordCollection:    # raises what srsly and icevision raise
+    text: str,  # as `article_dumps` wrote it
+) -> RecordCollection:  # raises what srsly and icevision raise
     "Records from the article's JSON, by a parser with autofix, whose log lines are not shown."
     import srsly
     from loguru import logger
+
     logger.disable('icevision')
     try:
         parsed = _ArticleParser(srsly.json_loads(text)).parse_dicted(show_pbar=False)

@@ -15,7 +15,7 @@ from .values import scalar
 
 # %% ../nbs/build/29_boxes.ipynb #b0c5000e
 def tasks_of(
-    record,            # an icevision record, whole or not
+    record,  # an icevision record, whole or not
 ) -> dict[str, list]:  # by the name of the task, in the order of the names; empty if it has none
     "The components of each task of a record."
     tasks = vars(record).get('task_composites') or {}
@@ -23,10 +23,10 @@ def tasks_of(
 
 # %% ../nbs/build/29_boxes.ipynb #b0c50012
 def component_value(
-    record,                # an icevision record
-    name: str,             # of an attribute, such as 'record_id' or 'filepath'
+    record,  # an icevision record
+    name: str,  # of an attribute, such as 'record_id' or 'filepath'
     task: str = 'common',  # the task whose components are looked at
-    default: Any = None,   # what to say if none of them has it, or has None
+    default: Any = None,  # what to say if none of them has it, or has None
 ) -> Any:
     "What the components of a task say, the first that says anything."
     for component in tasks_of(record).get(task, ()):
@@ -38,7 +38,7 @@ def component_value(
 # %% ../nbs/build/29_boxes.ipynb #b0c5003a
 def record_id(
     record,  # an icevision record, or a `Prediction`
-) -> Any:    # anything; None if it has none
+) -> Any:  # anything; None if it has none
     "The id of a record, or of what was predicted."
     return component_value(vars(record).get('pred', record), 'record_id')
 
@@ -49,7 +49,7 @@ def image_size(
     "Width and height of a record's image in pixels."
     try:
         width, height = component_value(record, 'img_size')
-    except (TypeError, ValueError):
+    except Exception:  # it may be of anybody's own class
         return None
     size = scalar(width), scalar(height)
     return size if all(isinstance(side, (int, float)) for side in size) else None
@@ -73,17 +73,18 @@ def _for_each(values, n: int) -> Sequence:
     found = _listed(values)
     if len(found) == n:
         return found
-    return [*found[:n], *[None]*(n - len(found))]
+    return [*found[:n], *[None] * (n - len(found))]
 
 # %% ../nbs/build/29_boxes.ipynb #b0c5001a
 class BoxList(NamedTuple):
     "The boxes of one component, and for each of them what the components beside it say."
-    task: str            # name of the task
-    boxes: Sequence      # as the record holds them
+
+    task: str  # name of the task
+    boxes: Sequence  # as the record holds them
     label_ids: Sequence  # as many; None where there is none
-    labels: Sequence     # names, likewise
-    scores: Sequence     # likewise
-    class_map: Any       # that of the label ids, or None
+    labels: Sequence  # names, likewise
+    scores: Sequence  # likewise
+    class_map: Any  # that of the label ids, or None
 
 
 def _beside(states: list, name: str, n: int) -> dict:
@@ -103,7 +104,7 @@ def _same_boxes(some, others) -> bool:
 
 def _lists_of_boxes(components: list) -> list:
     "What components hold as their boxes; of twins that are equal, or of which one is empty, one."
-    kept = []
+    kept: list[tuple[type, Sequence]] = []
     for component in components:
         if 'bboxes' not in vars(component):
             continue
@@ -135,16 +136,16 @@ def box_lists(
 # %% ../nbs/build/29_boxes.ipynb #b0c5001e
 def count_boxes(
     record,  # an icevision record
-) -> int:    # 0 or more
+) -> int:  # 0 or more
     "Boxes in all tasks of a record."
     return sum(len(found.boxes) for found in box_lists(record))
 
 # %% ../nbs/build/29_boxes.ipynb #b0c50022
 def class_name(
-    class_map,           # icevision's, or None
-    label_id: Any,       # of a box, or None
-    label: Any = None,   # the name that the record itself gives the box, if it does
-) -> str:                # 'no class' for a box without an id, 'id 7' for an id without a name
+    class_map,  # icevision's, or None
+    label_id: Any,  # of a box, or None
+    label: Any = None,  # the name that the record itself gives the box, if it does
+) -> str:  # 'no class' for a box without an id, 'id 7' for an id without a name
     "What the class of a box is called."
     names = getattr(class_map, '_id2class', None)
     number = scalar(label_id)
@@ -179,12 +180,13 @@ def _as_float(value: int | float) -> float:
 # %% ../nbs/build/29_boxes.ipynb #b0c50029
 class LabelledBox(NamedTuple):
     "A box and what its record says about it."
-    task: str       # name of its task
-    position: int   # in the list of its component
-    box: Any        # as the record holds it
-    label_id: Any   # or None
-    label: Any      # the name that the record gives it, or None
-    score: Any      # or None
+
+    task: str  # name of its task
+    position: int  # in the list of its component
+    box: Any  # as the record holds it
+    label_id: Any  # or None
+    label: Any  # the name that the record gives it, or None
+    score: Any  # or None
     class_map: Any  # or None
 
     @property
@@ -205,8 +207,8 @@ def boxes_of(
     return [
         LabelledBox(lists.task, position, *said, lists.class_map)
         for lists in box_lists(record)
-        for position, said in enumerate(
-            zip(lists.boxes, lists.label_ids, lists.labels, lists.scores))]
+        for position, said in enumerate(zip(lists.boxes, lists.label_ids, lists.labels, lists.scores))
+    ]
 
 # %% ../nbs/build/29_boxes.ipynb #b0c50030
 def records_of(

@@ -15,10 +15,28 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.components import (
-    COMPONENT_NAMES, COMPONENTS, RECORD_NAMES, TASK_NAMES, Component, component_named, hidden_by_component, hidden_by_record,
-    hidden_by_task, why_not_attribute,
+    COMPONENT_NAMES,
+    COMPONENTS,
+    RECORD_NAMES,
+    TASK_NAMES,
+    Component,
+    component_named,
+    hidden_by_component,
+    hidden_by_record,
+    hidden_by_task,
+    why_not_attribute,
 )
-from .document import Document, Header, Index, RecordShape, Stream, find_problems, layout_of, record_shape, task_key
+from redaction_serde.document import (
+    Document,
+    Header,
+    Index,
+    RecordShape,
+    Stream,
+    find_problems,
+    layout_of,
+    record_shape,
+    task_key,
+)
 from .errors import DecodeError, Limits, Problem, Problems, SerdeError, UnknownComponentError
 from .files import read_file
 from .kinds.keypoints import metadata_attributes
@@ -85,7 +103,9 @@ class Look:
                 steps_in = steps if isinstance(steps, tuple) else (steps,)
                 self.whole_numbers((*steps_in, i), x)
             elif type(x) is int and x not in INT_RANGE:
-                self.note((*(steps if isinstance(steps, tuple) else (steps,)), i), 'the integer does not fit in 64 bits')
+                self.note(
+                    (*(steps if isinstance(steps, tuple) else (steps,)), i), 'the integer does not fit in 64 bits'
+                )
 
     def class_map(self, k: Optional[int]) -> bool:
         "A position in the header's class maps, or None."
@@ -274,7 +294,9 @@ def check_template(
     template = header.template
     k = template.get('layout', 0) if isinstance(template, dict) else 0
     if type(k) is not int or not 0 <= k < len(header.layouts):
-        return problems.note('$.template', f'layout {str(k)[:40]} is not one of the {len(header.layouts)} in the header')
+        return problems.note(
+            '$.template', f'layout {str(k)[:40]} is not one of the {len(header.layouts)} in the header'
+        )
     shape, before = record_shape(header.layouts[k], k), len(problems)
     find_problems(template, shape.wide_struct, '$.template', problems)
     if len(problems) > before:

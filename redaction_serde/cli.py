@@ -245,6 +245,8 @@ def run_pipeline(
         run = collection_pipeline(str(annotations), str(images))
     except Exception as e:  # whatever ZenML raises
         raise UsageError(f'the ZenML pipeline failed: {e}') from e
+    if run is None:
+        raise UsageError('ZenML did not run the pipeline')
     output = run.steps['load_annotations'].outputs['redacted_pages'][0]
     verdict = run.steps['verify_collection'].outputs['verdict'][0].load()
     return dict(id=str(output.id), store=str(store), in_pipeline=verdict['identical'])
@@ -470,6 +472,8 @@ def run_training(
         run = redaction_pipeline(str(annotations), str(images), steps=steps)
     except Exception as e:  # whatever ZenML raises
         raise UsageError(f'the ZenML pipeline failed: {e}') from e
+    if run is None:
+        raise UsageError('ZenML did not run the pipeline')
     outputs = [pair for step in run.steps.values() for pair in step.outputs.items()]
     ids = {name: str(versions[0].id) for name, versions in outputs}
     cached = sum(step.status.value == 'cached' for step in run.steps.values())

@@ -6,7 +6,14 @@
 __all__ = ['MENDS', 'Mend', 'Outcome', 'Preparation', 'prepare_icevision', 'prepare_zenml']
 
 # %% ../nbs/reference/01_compat.ipynb #0e1822d2
-import importlib, os, sys, tempfile, threading, time, types, warnings
+import importlib
+import os
+import sys
+import tempfile
+import threading
+import time
+import types
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -14,54 +21,70 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 # %% ../nbs/reference/01_compat.ipynb #53bc669a
-_FONT = Path('.icevision')/'fonts'/'SpaceGrotesk-Medium.ttf'
+_FONT = Path('.icevision') / 'fonts' / 'SpaceGrotesk-Medium.ttf'
 
-def _called_by_icevision(depth=2): return sys._getframe(depth).f_globals.get('__name__', '').partition('.')[0] == 'icevision'
+
+def _called_by_icevision(depth=2):
+    return sys._getframe(depth).f_globals.get('__name__', '').partition('.')[0] == 'icevision'
+
 
 @contextmanager
 def _home_for_icevision():
     "Let `Path.home()` be a temporary folder, for icevision's modules only."
     own, usual = vars(Path).get('home'), Path.home.__func__  # in Python 3.13 it is inherited
     with tempfile.TemporaryDirectory(prefix='icevision-', ignore_cleanup_errors=True) as folder:
-        font = Path(folder)/_FONT
+        font = Path(folder) / _FONT
         font.parent.mkdir(parents=True)
         font.touch()
         Path.home = classmethod(lambda cls: cls(folder) if _called_by_icevision() else usual(cls))
-        try: yield Path(folder)
+        try:
+            yield Path(folder)
         finally:
-            if own: Path.home = own
-            else: del Path.home
+            if own:
+                Path.home = own
+            else:
+                del Path.home
 
 # %% ../nbs/reference/01_compat.ipynb #34bb14cd
 @contextmanager
 def _loguru_untouched():
     "Ignore icevision's wish to remove everybody's sinks and to add its own."
     from loguru import logger
+
     cls = type(logger)
     usual = remove, add, level = cls.remove, cls.add, cls.level
 
     def define_once(self, name, *args, **kwargs):
         if _called_by_icevision():
-            try: return level(self, name)
-            except ValueError: pass  # not defined yet
+            try:
+                return level(self, name)
+            except ValueError:
+                pass  # not defined yet
         return level(self, name, *args, **kwargs)
 
     cls.remove = lambda self, *args, **kwargs: None if _called_by_icevision() else remove(self, *args, **kwargs)
     cls.add = lambda self, *args, **kwargs: None if _called_by_icevision() else add(self, *args, **kwargs)
     cls.level = define_once
-    try: yield
-    finally: cls.remove, cls.add, cls.level = usual
+    try:
+        yield
+    finally:
+        cls.remove, cls.add, cls.level = usual
 
 # %% ../nbs/reference/01_compat.ipynb #0b8138e7
 @contextmanager
 def _settings_untouched():
     "Put matplotlib's settings and the random generators of Python, NumPy and torch back as they were."
     import random
+
     python = random.getstate()
-    import matplotlib, numpy as np, torch
+    import matplotlib
+    import numpy as np
+    import torch
+
     numpy, torch_ = np.random.get_state(), torch.get_rng_state()
     with matplotlib.rc_context():
-        try: yield
+        try:
+            yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
@@ -69,29 +92,44 @@ def _settings_untouched():
 
 # %% ../nbs/reference/01_compat.ipynb #48606aaf
 _MADE_FOR = '0.12.0'
-_INSTALL = ("its own list of requirements is of 2021, so it takes two commands:\n"
-            f"    pip install 'redaction_serde[icevision]'\n    pip install --no-deps icevision=={_MADE_FOR}")
+_INSTALL = (
+    "its own list of requirements is of 2021, so it takes two commands:\n"
+    f"    pip install 'redaction_serde[icevision]'\n    pip install --no-deps icevision=={_MADE_FOR}"
+)
+
 
 def _installed():
     "The version of icevision; an ImportError with the remedy if it is missing."
     from importlib.metadata import PackageNotFoundError, version
-    try: return version('icevision')
-    except PackageNotFoundError: raise ImportError(f'icevision is not installed; {_INSTALL}', name='icevision') from None
+
+    try:
+        return version('icevision')
+    except PackageNotFoundError:
+        raise ImportError(f'icevision is not installed; {_INSTALL}', name='icevision') from None
+
 
 def _remedy(error):
     "What to do about an error that came up while icevision was imported; None if we do not know."
     missing = (getattr(error, 'name', None) or '').partition('.')[0]
-    if missing == 'sahi': return 'icevision does not work with this version of sahi and does not need it: pip uninstall sahi'
-    if isinstance(error, ModuleNotFoundError): return f'icevision needs {missing}, which is not installed; {_INSTALL}'
-    if 'torchvision::' in str(error): return 'torch and torchvision do not fit together: install both again, from one and the same index'
+    if missing == 'sahi':
+        return 'icevision does not work with this version of sahi and does not need it: pip uninstall sahi'
+    if isinstance(error, ModuleNotFoundError):
+        return f'icevision needs {missing}, which is not installed; {_INSTALL}'
+    if 'torchvision::' in str(error):
+        return 'torch and torchvision do not fit together: install both again, from one and the same index'
 
 # %% ../nbs/reference/01_compat.ipynb #070b150f
-def _modules(): return [m for name, m in list(sys.modules.items()) if m is not None and name.partition('.')[0] == 'icevision']
+def _modules():
+    return [m for name, m in list(sys.modules.items()) if m is not None and name.partition('.')[0] == 'icevision']
+
 
 def _forget_half_imported():
     "Drop what a failed import of icevision left behind."
-    if 'icevision' in sys.modules: return
-    for name in [name for name in sys.modules if name.startswith('icevision.')]: del sys.modules[name]
+    if 'icevision' in sys.modules:
+        return
+    for name in [name for name in sys.modules if name.startswith('icevision.')]:
+        del sys.modules[name]
+
 
 def _import_icevision():
     "Import icevision, offline; the temporary home that it remembers (and that is gone by now)."
@@ -100,10 +138,12 @@ def _import_icevision():
         with warnings.catch_warnings():  # in Jupyter, tqdm would like to have ipywidgets
             warnings.simplefilter('ignore')
             importlib.import_module('tqdm.auto')
-        with _settings_untouched(), _loguru_untouched(), _home_for_icevision() as home: importlib.import_module('icevision')
+        with _settings_untouched(), _loguru_untouched(), _home_for_icevision() as home:
+            importlib.import_module('icevision')
     except Exception as e:
         _forget_half_imported()
-        if remedy := _remedy(e): raise ImportError(remedy, name=getattr(e, 'name', None)) from e
+        if remedy := _remedy(e):
+            raise ImportError(remedy, name=getattr(e, 'name', None)) from e
         raise
     return home
 
@@ -112,7 +152,9 @@ def _replace(old, new):
     "Put `new` wherever icevision's modules hold `old`: they import from each other with `*`."
     for module in _modules():
         for name, value in list(vars(module).items()):
-            if value is old: setattr(module, name, new)
+            if value is old:
+                setattr(module, name, new)
+
 
 def _made_when_asked(folder):
     @wraps(folder)
@@ -120,67 +162,90 @@ def _made_when_asked(folder):
         path = folder().expanduser()  # says so if there is no home at all
         path.mkdir(parents=True, exist_ok=True)
         return path
+
     return made
+
 
 def _move_folders(home):
     "Let icevision's folders be in the user's home rather than in `home`."
     from icevision.utils import get_data_dir, get_root_dir
+
     usual = Path(os.path.expanduser('~'))
     for module in _modules():
         for name, value in list(vars(module).items()):
-            if isinstance(value, Path) and home in value.parents: setattr(module, name, usual/value.relative_to(home))
-    for folder in (get_data_dir, get_root_dir): _replace(folder, _made_when_asked(folder))
+            if isinstance(value, Path) and home in value.parents:
+                setattr(module, name, usual / value.relative_to(home))
+    for folder in (get_data_dir, get_root_dir):
+        _replace(folder, _made_when_asked(folder))
 
 # %% ../nbs/reference/01_compat.ipynb #69fbf68d
 def _font():
     "The path of a font that can be drawn with."
     import matplotlib
     from PIL import ImageFont
+
     own = os.path.join(os.path.expanduser('~'), _FONT)
-    try: ImageFont.truetype(own, 12)
-    except (OSError, ValueError): return os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
+    try:
+        ImageFont.truetype(own, 12)
+    except (OSError, ValueError):
+        return os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
     return own
+
 
 def _use_font(font):
     "Draw with `font` wherever icevision would draw with the font that it found at import."
     from icevision.visualize import draw_data, utils
+
     old = draw_data.DEFAULT_FONT_PATH
-    def is_old(value): return isinstance(value, str) and value == old
+
+    def is_old(value):
+        return isinstance(value, str) and value == old
+
     for module in _modules():
         for name, value in list(vars(module).items()):
-            if is_old(value): setattr(module, name, font)
+            if is_old(value):
+                setattr(module, name, font)
             for f in vars(value).values() if isinstance(value, type) else [value]:
                 defaults = f.__defaults__ or () if isinstance(f, types.FunctionType) else ()
-                if any(map(is_old, defaults)): f.__defaults__ = tuple(font if is_old(value) else value for value in defaults)
+                if any(map(is_old, defaults)):
+                    f.__defaults__ = tuple(font if is_old(value) else value for value in defaults)
     _replace(utils.get_default_font, wraps(utils.get_default_font)(lambda: font))
 
 # %% ../nbs/reference/01_compat.ipynb #0d3fc06a
 class Mend(NamedTuple):
     "A defect of icevision, and its cure."
+
     name: str
     why: str
     probe: Callable  # raises if the defect is there
     cure: Callable
 
-MENDS = []
+
+MENDS: list[Mend] = []
+
 
 def _cures(name, why, probe):
     "Register the function below as the cure for what makes `probe` raise."
+
     def register(cure):
         MENDS.append(Mend(name, why, probe, cure))
         return cure
+
     return register
 
 # %% ../nbs/reference/01_compat.ipynb #3ae83677
 def _colours_work():
     from icevision.visualize import draw_data, utils
+
     utils.as_rgb_tuple(utils.np.zeros(3))
     draw_data.np.float
+
 
 @_cures('numpy names', 'drawing a box or a keypoint used np.int and np.float, which NumPy 1.24 removed', _colours_work)
 def _give_numpy_names():
     import numpy
     from icevision.visualize import draw_data, utils
+
     then = types.ModuleType('numpy')
     vars(then).update(vars(numpy), int=int, float=float)
     draw_data.np = utils.np = then
@@ -190,19 +255,30 @@ def _png_has_a_size():
     import io
     from PIL import Image
     from icevision.utils import get_img_size
+
     file = io.BytesIO()
     Image.new('L', (2, 1)).save(file, 'PNG')
-    if tuple(get_img_size(file)) != (2, 1): raise ValueError('wrong size')
+    if tuple(get_img_size(file)) != (2, 1):
+        raise ValueError('wrong size')
 
-@_cures('get_img_size', 'reading the size of a PNG failed: Pillow 12.1 raises another error for a closed file', _png_has_a_size)
+
+@_cures(
+    'get_img_size',
+    'reading the size of a PNG failed: Pillow 12.1 raises another error for a closed file',
+    _png_has_a_size,
+)
 def _expect_assertion_error():
     from PIL import Image
     from icevision.utils.imageio import ImgSize, get_img_size as upstream
+
     @wraps(upstream)
     def get_img_size(filepath):
-        try: return upstream(filepath)
+        try:
+            return upstream(filepath)
         except AssertionError:
-            with Image.open(filepath) as image: return ImgSize(*image.size)
+            with Image.open(filepath) as image:
+                return ImgSize(*image.size)
+
     _replace(upstream, get_img_size)
 
 # %% ../nbs/reference/01_compat.ipynb #90b0e13f
@@ -210,16 +286,24 @@ def _grey_can_be_drawn_on():
     import numpy as np
     from icevision.core import BBox
     from icevision.visualize import draw_data
+
     draw_data.draw_bbox(np.zeros((9, 9), np.uint8), BBox.from_xyxy(1, 1, 8, 8), (255, 0, 0))
 
-@_cures('grey pages', 'drawing on an image of two dimensions failed: a colour needs three channels', _grey_can_be_drawn_on)
+
+@_cures(
+    'grey pages', 'drawing on an image of two dimensions failed: a colour needs three channels', _grey_can_be_drawn_on
+)
 def _draw_in_colour():
     import numpy as np
     from icevision.visualize import draw_data
+
     def in_colour(upstream):
         @wraps(upstream)
-        def draw(img, *args, **kwargs): return upstream(np.dstack([img]*3) if np.ndim(img) == 2 else img, *args, **kwargs)
+        def draw(img, *args, **kwargs):
+            return upstream(np.dstack([img] * 3) if np.ndim(img) == 2 else img, *args, **kwargs)
+
         return draw
+
     for name in ('draw_bbox', 'draw_keypoints', 'draw_label', 'draw_mask'):
         upstream = getattr(draw_data, name)
         _replace(upstream, in_colour(upstream))
@@ -229,73 +313,100 @@ def _colour_map_is_local():
     import numpy as np
     from icevision.utils import np_local_seed
     from icevision.visualize.utils import rand_cmap
+
     with np_local_seed(1):
         rand_cmap(1)
         after = np.random.random()
         np.random.seed(1)
-        if after != np.random.random(): raise ValueError('reseeded')
+        if after != np.random.random():
+            raise ValueError('reseeded')
+
 
 @_cures('rand_cmap', 'drawing a semantic mask reseeded NumPy for the whole program', _colour_map_is_local)
 def _keep_seed_local():
     from icevision.utils import np_local_seed
     from icevision.visualize.utils import rand_cmap as upstream
+
     @wraps(upstream)
     def rand_cmap(*args, **kwargs):
-        with np_local_seed(49): return upstream(*args, **kwargs)
+        with np_local_seed(49):
+            return upstream(*args, **kwargs)
+
     _replace(upstream, rand_cmap)
 
 # %% ../nbs/reference/01_compat.ipynb #bab23875
 def _grey_record_can_be_made():
     from icevision.core import GrayScaleInstanceSegmentationRecord
+
     GrayScaleInstanceSegmentationRecord()
 
-@_cures('GrayScaleInstanceSegmentationRecord', 'it named a component class that does not exist', _grey_record_can_be_made)
+
+@_cures(
+    'GrayScaleInstanceSegmentationRecord', 'it named a component class that does not exist', _grey_record_can_be_made
+)
 def _give_old_name():
     from icevision.core import record_defaults
+
     record_defaults.MasksRecordComponent = record_defaults.InstanceMasksRecordComponent
 
 # %% ../nbs/reference/01_compat.ipynb #0f2eb154
 class Outcome(NamedTuple):
     "What became of a mend."
+
     name: str
     why: str
     outcome: str  # 'mended', 'not needed' or 'not possible'
 
+
 def _works(probe):
-    try: probe()
-    except Exception: return False
+    try:
+        probe()
+    except Exception:
+        return False
     return True
+
 
 def _apply(mend):
     "Mend what is observed to be broken, and see whether that helped."
-    if _works(mend.probe): return Outcome(mend.name, mend.why, 'not needed')
+    if _works(mend.probe):
+        return Outcome(mend.name, mend.why, 'not needed')
     try:
         mend.cure()
         mend.probe()
         return Outcome(mend.name, mend.why, 'mended')
     except Exception as e:
-        warnings.warn(f'icevision could not be mended: {mend.why} ({type(e).__name__}: {e})', RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f'icevision could not be mended: {mend.why} ({type(e).__name__}: {e})', RuntimeWarning, stacklevel=2
+        )
         return Outcome(mend.name, mend.why, 'not possible')
 
 # %% ../nbs/reference/01_compat.ipynb #c929980f
 @dataclass(frozen=True)
 class Preparation:
     "What `prepare_icevision` did."
-    version: str      # of icevision
-    mends: tuple      # an `Outcome` each
-    font: str         # path of the font that icevision draws labels with
+
+    version: str  # of icevision
+    mends: tuple  # an `Outcome` each
+    font: str  # path of the font that icevision draws labels with
     sinks_kept: bool  # False if icevision had been imported before, and had already removed the sinks of loguru
     seconds: float = field(compare=False)
 
     def __repr__(self):
         font = "your own ~/.icevision" if os.path.basename(self.font) == _FONT.name else "matplotlib's DejaVu Sans"
-        lines = [f'icevision {self.version}, prepared', *(f'  {m.outcome} {m.name}: {m.why}' for m in self.mends), f'  font from {font}']
-        if self.version != _MADE_FOR: lines.append(f'  made for {_MADE_FOR}: here, only what was seen to be broken was mended')
-        if not self.sinks_kept: lines.append('  an earlier import of icevision had already removed the sinks of loguru')
+        lines = [
+            f'icevision {self.version}, prepared',
+            *(f'  {m.outcome} {m.name}: {m.why}' for m in self.mends),
+            f'  font from {font}',
+        ]
+        if self.version != _MADE_FOR:
+            lines.append(f'  made for {_MADE_FOR}: here, only what was seen to be broken was mended')
+        if not self.sinks_kept:
+            lines.append('  an earlier import of icevision had already removed the sinks of loguru')
         return '\n'.join(lines)
 
 # %% ../nbs/reference/01_compat.ipynb #72eeac35
 _lock, _done = threading.RLock(), None
+
 
 def _prepare():
     start, version = time.perf_counter(), _installed()
@@ -305,25 +416,37 @@ def _prepare():
     _use_font(font)
     return Preparation(version, tuple(map(_apply, MENDS)), font, sinks_kept, time.perf_counter() - start)
 
+
 def prepare_icevision() -> Preparation:  # the same one at each call
     "Import icevision, without a network and without side effects, and mend it; once in a process, however often it is called."
     global _done
     with _lock:
-        if _done is None: _done = _prepare()
+        if _done is None:
+            _done = _prepare()
         return _done
 
 # %% ../nbs/reference/01_compat.ipynb #7ba5a46f
-_ZENML = dict(ZENML_ANALYTICS_OPT_IN='false', ZENML_LOGGING_VERBOSITY='ERROR', ZENML_LOGGING_COLORS_DISABLED='true', ZENML_ENABLE_RICH_TRACEBACK='false',
-              ZENML_AUTO_OPEN_DASHBOARD='false', ZENML_ENABLE_REPO_INIT_WARNINGS='false', ZENML_DISABLE_STEP_LOGS_STORAGE='true')
+_ZENML = dict(
+    ZENML_ANALYTICS_OPT_IN='false',
+    ZENML_LOGGING_VERBOSITY='ERROR',
+    ZENML_LOGGING_COLORS_DISABLED='true',
+    ZENML_ENABLE_RICH_TRACEBACK='false',
+    ZENML_AUTO_OPEN_DASHBOARD='false',
+    ZENML_ENABLE_REPO_INIT_WARNINGS='false',
+    ZENML_DISABLE_STEP_LOGS_STORAGE='true',
+)
+
 
 def prepare_zenml(
-    store,        # folder for ZenML's database and artifacts; made if it is missing
-    source='.',   # folder that holds the code of steps, where ZenML would look for a repository
-) -> Path:        # the store
+    store,  # folder for ZenML's database and artifacts; made if it is missing
+    source='.',  # folder that holds the code of steps, where ZenML would look for a repository
+) -> Path:  # the store
     "Let ZenML keep everything in `store`, offline and quiet. Call it before ZenML is imported; raises RuntimeError after."
     store = Path(store).absolute()
     if 'zenml' in sys.modules and os.environ.get('ZENML_CONFIG_PATH') != str(store):
-        raise RuntimeError('ZenML is imported already and has chosen its store; call prepare_zenml first, or restart the kernel')
+        raise RuntimeError(
+            'ZenML is imported already and has chosen its store; call prepare_zenml first, or restart the kernel'
+        )
     store.mkdir(parents=True, exist_ok=True)
     os.environ.update(_ZENML, ZENML_CONFIG_PATH=str(store), ZENML_CUSTOM_SOURCE_ROOT=str(Path(source).absolute()))
     return store

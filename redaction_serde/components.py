@@ -89,7 +89,9 @@ _DECLARED = (
         methods=f'{_LABELS} one_hot_encoded',
     ),
     _icevision('BBoxes', Boxes(), methods='_remove_annotation add_bboxes set_bboxes'),
-    _icevision('Areas', NumberList('areas', 'square pixels, one an object'), methods='_remove_annotation add_areas set_areas'),
+    _icevision(
+        'Areas', NumberList('areas', 'square pixels, one an object'), methods='_remove_annotation add_areas set_areas'
+    ),
     _icevision(
         'IsCrowds',
         NumberList('iscrowds', 'COCO writes 0 or 1; one an object', COUNTS),

@@ -19,7 +19,7 @@ from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Iterable, Iterator, Literal, Optional, Sequence, Union
+from typing import Any, Callable, Final, Iterable, Iterator, Literal, Optional, Sequence, Union
 
 import msgspec
 from msgspec import Struct
@@ -28,7 +28,16 @@ from .boxes import boxes_of, count_boxes, records_of
 from .checks import BAD_DATA
 from .document import find_problems
 from redaction_serde.errors import (
-    DecodeError, EncodeError, Limits, LimitError, Problem, Problems, SerdeError, VersionError, over_limit, printable,
+    DecodeError,
+    EncodeError,
+    Limits,
+    LimitError,
+    Problem,
+    Problems,
+    SerdeError,
+    VersionError,
+    over_limit,
+    printable,
 )
 from .files import PathLike, read_file, write_file
 from .kinds.labels import ClassMapData, class_map_state, pack_class_map
@@ -36,7 +45,14 @@ from .records.classes import CLASSES
 from .records.verbs import guarded
 from .values import LOOKING, Packing, Reading
 from redaction_serde.visual import (
-    PALETTE, Picture, add_legend, colour_of, draw_box, draw_page, lines_of, picture_in,
+    PALETTE,
+    Picture,
+    add_legend,
+    colour_of,
+    draw_box,
+    draw_page,
+    lines_of,
+    picture_in,
 )
 from .wire.format import NOT_WHOLE, unholdable
 
@@ -44,7 +60,12 @@ from .wire.format import NOT_WHOLE, unholdable
 import numpy as np
 import torch
 from icevision.core import (
-    BaseRecord, BBox, BBoxesRecordComponent, ClassMap, FilepathRecordComponent, InstancesLabelsRecordComponent,
+    BaseRecord,
+    BBox,
+    BBoxesRecordComponent,
+    ClassMap,
+    FilepathRecordComponent,
+    InstancesLabelsRecordComponent,
     ScoresRecordComponent,
 )
 from icevision.data import Prediction, RecordCollection
@@ -108,8 +129,15 @@ KINDS = {
     'keypoint_rcnn': Kind(keypoint_rcnn, 'rpn_anchor_generator', {'num_keypoints': Range(1000, 1, whole=True)} | _RCNN),
 }
 BACKBONES = (
-    'resnet18_fpn', 'resnet34_fpn', 'resnet50_fpn', 'resnet101_fpn', 'resnet152_fpn', 'resnext50_32x4d_fpn',
-    'resnext101_32x8d_fpn', 'wide_resnet50_2_fpn', 'wide_resnet101_2_fpn',
+    'resnet18_fpn',
+    'resnet34_fpn',
+    'resnet50_fpn',
+    'resnet101_fpn',
+    'resnet152_fpn',
+    'resnext50_32x4d_fpn',
+    'resnext101_32x8d_fpn',
+    'wide_resnet50_2_fpn',
+    'wide_resnet101_2_fpn',
 )
 
 # %% ../nbs/build/46_trained_models.ipynb #62ddb54d
@@ -155,7 +183,9 @@ def check_build(
     kind = KINDS.get(build.model_type)
     if kind is None:
         known = ', '.join(KINDS)
-        found.note('$.build.model_type', f'unknown model type {printable(repr(build.model_type), 60)}; known are {known}')
+        found.note(
+            '$.build.model_type', f'unknown model type {printable(repr(build.model_type), 60)}; known are {known}'
+        )
     else:
         _check_args(build, kind, found)
     if build.anchors:
@@ -359,7 +389,9 @@ def would_be_lost(
     return problems
 
 # %% ../nbs/build/46_trained_models.ipynb #f3879087
-CARD_FILE, CARD_FORMAT, CARD_VERSION = 'card.json', 'redaction-serde detector', 1
+CARD_FILE = 'card.json'
+CARD_FORMAT: Final = 'redaction-serde detector'
+CARD_VERSION = 1
 MAX_CARD, MAX_TENSOR_HEADER = 1 << 20, 1 << 20  # bytes
 LIBRARIES = ('torch', 'torchvision', 'icevision', 'safetensors')
 
@@ -390,7 +422,9 @@ def weights_file(
     return f'weights-{card.weights.sha256[:16]}.safetensors'
 
 # %% ../nbs/build/46_trained_models.ipynb #79a043dd
-_NUMBERS = re.compile(r'\[\n\s*([^][{}"]*?)\s*\]')  # a list of numbers over several lines, which is easier to read on one
+_NUMBERS = re.compile(
+    r'\[\n\s*([^][{}"]*?)\s*\]'
+)  # a list of numbers over several lines, which is easier to read on one
 _BROKEN_BUILD = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -591,7 +625,7 @@ def page_tensor(
     "A page as a model sees it, from the top left corner. Raises OSError, `SerdeError` or ValueError if its file cannot be read."
     image = picture_in(record.filepath).convert('RGB')
     scale = min(size[0] / image.width, size[1] / image.height)
-    small = image.resize([max(1, round(side * scale)) for side in image.size], Image.BILINEAR)
+    small = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
     page = np.asarray(small)
     fitted = np.zeros((size[1], size[0], 3), np.float32)
     fitted[: page.shape[0], : page.shape[1]] = 1 - page.astype(np.float32) / 255
@@ -622,7 +656,7 @@ def measure_norms(
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     try:
         with undisturbed(), torch.no_grad():
-            detector.model.backbone(torch.stack(images))
+            detector.model.backbone(torch.stack(images))  # type: ignore[operator]  # torch says that any attribute may be a tensor
     finally:
         for hook in hooks:
             hook.remove()
@@ -686,7 +720,9 @@ def draw_losses(
     for side in ('top', 'right'):
         ax.spines[side].set_visible(False)
     first, last = smooth[min(window, len(losses)) - 1], smooth[-1]
-    figure.alt = f'The loss at each of {len(losses)} steps of training; its running median goes from {first:.2f} to {last:.2f}.'
+    figure.alt = (
+        f'The loss at each of {len(losses)} steps of training; its running median goes from {first:.2f} to {last:.2f}.'
+    )
     return figure
 
 # %% ../nbs/build/46_trained_models.ipynb #43e0a766
@@ -731,7 +767,7 @@ def _prediction(record: BaseRecord, scale: float, found: dict, threshold: float,
     return prediction
 
 # %% ../nbs/build/46_trained_models.ipynb #4fed1f91
-THERE = dict(color=PALETTE[2], linewidth=3.5, alpha=0.4)  # how what is there is drawn
+THERE: dict[str, Any] = dict(color=PALETTE[2], linewidth=3.5, alpha=0.4)  # how what is there is drawn
 
 
 def draw_predictions(
@@ -742,7 +778,8 @@ def draw_predictions(
     "Pages with what was predicted, coloured by class, over what is there, pale and thick."
     shown = predictions[:n]
     columns = max(1, len(shown))
-    figure, seen = Picture(width, width / columns * 1.35 + 0.4), {}
+    figure = Picture(width, width / columns * 1.35 + 0.4)
+    seen: dict[str, str] = {}
     for ax, prediction in zip(figure.subplots(1, columns, squeeze=False).flat, shown):
         draw_page(ax, prediction.ground_truth, longest=700)
         for found in boxes_of(prediction.ground_truth):
@@ -787,7 +824,9 @@ def _share(part: int, whole: int) -> Optional[float]:
 def evaluate(
     predictions: Iterable,  # `Prediction`s with their ground truth
     iou: float = 0.5,  # lowest overlap that counts
-) -> dict:  # for each class: boxes there, predicted and found; recall and precision, None if there is nothing to divide by
+) -> (
+    dict
+):  # for each class: boxes there, predicted and found; recall and precision, None if there is nothing to divide by
     "How much of what is there was found, and how much of what was found is there."
     scores: dict = {}
     for p in predictions:

@@ -214,13 +214,17 @@ class RecordShape:
             columns += [list(map(attrgetter(name), tasks)) for name in (*task.names, 'attrs', 'extras')]
         return columns + [list(map(attrgetter(name), rows)) for name in ('is_new', 'attrs')]
 
-# %% ../nbs/build/12_document.ipynb #36313b85
-@lru_cache(maxsize=512)
+# %% ../nbs/build/12_document.ipynb #6d3a29c4
 def record_shape(
     layout: Layout,
     index: int = 0,  # its position in the header
 ) -> RecordShape:
-    "The shape of the records of a layout."
+    "The shape of the records of a layout: the same one whenever it is asked for."
+    return _record_shape(layout, index)
+
+
+@lru_cache(maxsize=512)
+def _record_shape(layout: Layout, index: int) -> RecordShape:
     return RecordShape(layout, index)
 
 # %% ../nbs/build/12_document.ipynb #40e6613d
@@ -258,7 +262,7 @@ def check_layouts(
     header: Header,
     limits: Limits,  # what the caller allows
 ) -> None:
-    "Raises `LimitError` if a header has too many layouts, `DecodeError` if one is none."
+    "Raises `LimitError` if a header has too many layouts."
     if len(header.layouts) > limits.layouts:
         raise over_limit(limits, 'layouts', len(header.layouts), '$.layouts')
 

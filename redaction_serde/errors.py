@@ -77,6 +77,7 @@ class SerdeError(ValueError):
         path: str = '$',  # where, if one message was given
     ):
         self.problems = [Problem(path, problems)] if isinstance(problems, str) else list(problems)
+        self.ended = bool(getattr(problems, 'full', False))  # of `Problems`, if no more were looked for
         super().__init__(self._message())
 
     @property
@@ -89,7 +90,7 @@ class SerdeError(ValueError):
             return str(self.problems[0])
         lines = [_line_of(kind) for kind in _kinds_of(self.problems)]
         more = len(lines) - self.shown
-        head = f'{len(self.problems)} problems:'
+        head = f'{len(self.problems)} problems{", and there the search ended" if self.ended else ""}:'
         tail = [f'  … and {more} more kinds'] if more > 0 else []
         return '\n'.join([head, *(f'  {line}' for line in lines[: self.shown]), *tail])
 
@@ -161,7 +162,9 @@ class Budget:
         "Charge for objects. Raises `LimitError` if there are too many for the bytes."
         self.spent += objects
         if self.spent > FREE_OBJECTS + self.size:
-            raise LimitError(f'{self.spent} objects out of {self.size} bytes: expected no more than {FREE_OBJECTS} and one for each byte')
+            raise LimitError(
+                f'{self.spent} objects out of {self.size} bytes: expected no more than {FREE_OBJECTS} and one for each byte'
+            )
 
 # %% ../nbs/build/02_errors.ipynb #861f727a
 class Problems(list):

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable
 from functools import lru_cache, singledispatch
 from itertools import chain
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .boxes import record_id
 from .compat import prepare_icevision
@@ -37,7 +37,7 @@ from icevision.utils import IndexableDict
 # %% ../nbs/build/30_exact.ipynb #283ef48d
 def plain(
     x: Any,  # anything
-) -> Any:    # the same object, if it is no such scalar
+) -> Any:  # the same object, if it is no such scalar
     "The Python number, text or bytes that a NumPy or torch scalar stands for."
     is_torch_scalar = isinstance(x, torch.Tensor) and x.ndim == 0 and not x.requires_grad
     return scalar(x) if is_torch_scalar or isinstance(x, np.generic) else x
@@ -69,13 +69,14 @@ def same_number(
 # %% ../nbs/build/30_exact.ipynb #f1d0000c
 class Parts(NamedTuple):
     "What a value is made of: enough to tell it from any other value of its class."
-    form: str = ''               # its shape; values that differ in it are not compared further
-    own: Hashable = ()           # what has no parts of its own, such as the bytes of an array
-    attributes: dict = {}        # name → value, in whatever order
-    items: Iterable = ()         # values whose order counts
-    entries: Iterable = ()       # (key, value), in an order that counts
-    members: Iterable = ()       # values without an order
-    whole: Iterable = ()         # values whose order counts, but who have no place that people know
+
+    form: str = ''  # its shape; values that differ in it are not compared further
+    own: Hashable = ()  # what has no parts of its own, such as the bytes of an array
+    attributes: dict = {}  # name → value, in whatever order
+    items: Iterable = ()  # values whose order counts
+    entries: Iterable = ()  # (key, value), in an order that counts
+    members: Iterable = ()  # values without an order
+    whole: Iterable = ()  # values whose order counts, but who have no place that people know
 
 
 @singledispatch
@@ -198,7 +199,7 @@ def _bytes_of(x: torch.Tensor) -> bytes:
 def _(x: PIL.Image.Image):
     x.load()  # a picture that was opened reads its pixels, and then knows its palette
     palette = x.getpalette(None)  # as it is, with however many numbers for a colour
-    colours = palette and (x.palette.mode, bytes(palette))
+    colours = palette and (cast(Any, x.palette).mode, bytes(palette))
     attributes = dict(mode=x.mode, size=x.size, info=x.info, palette=colours)
     return Parts(own=x.tobytes(), attributes=attributes)
 
@@ -230,7 +231,7 @@ def is_equal(
 @parts.register
 def _(x: type):
     if issubclass(x, KeypointsMetadata):
-        return Parts(attributes=dict(labels=x.labels, connections=x.connections))
+        return Parts(attributes={name: getattr(x, name) for name in ('labels', 'connections')})
     return Parts(own=_Alone(x))
 
 
@@ -261,7 +262,7 @@ def _slots(cls: type) -> dict:
 def _attributes(x: Any) -> dict:
     "The attributes of an object that are set, in its `__dict__` and its slots."
     found = dict(_dict_of(x))
-    for name, member in _slots(type(x)).items():
+    for name, member in _slots(cast(type, type(x))).items():
         try:
             found[name] = member.__get__(x)
         except AttributeError:  # not set
@@ -271,7 +272,8 @@ def _attributes(x: Any) -> dict:
 
 def _object_parts(x: Any) -> Parts:
     "What an object is made of: its attributes, and what it hides behind them."
-    cls, attributes = type(x), _attributes(x)
+    cls: Any = type(x)
+    attributes = _attributes(x)
     ways = (cls.__reduce_ex__, cls.__reduce__)
     if attributes and any(isinstance(way, types.FunctionType) for way in ways):
         return Parts(attributes=attributes)  # it was written in Python, so there is no more to it
@@ -282,7 +284,8 @@ def _object_parts(x: Any) -> Parts:
     if isinstance(told, str):  # the name of something that there is once
         return Parts(own=told)
     make, arguments, state, items, entries = (*told, None, None, None)[:5]
-    if attributes and make is copyreg.__newobj__ and arguments == (cls,):
+    new = copyreg.__newobj__  # type: ignore[attr-defined]  # typeshed leaves it out
+    if attributes and make is new and arguments == (cls,):
         return Parts(attributes=attributes)
     whole = [make, arguments, None if attributes else state, list(items or ()), dict(entries or ())]
     return Parts(attributes=attributes, whole=whole)
@@ -293,12 +296,12 @@ class Keys:
 
     def __init__(self):
         self._numbers = {}  # what a value is made of → its number
-        self._known = {}    # id of a value → its key, and the value, so that the id stays its own
-        self._above = {}    # id of a value that is being looked at → its depth
+        self._known = {}  # id of a value → its key, and the value, so that the id stays its own
+        self._above = {}  # id of a value that is being looked at → its depth
 
     def of(
         self,
-        x: Any,      # it must not change while the keys are in use
+        x: Any,  # it must not change while the keys are in use
     ) -> Hashable:
         "The key of a value."
         x = plain(x)
@@ -320,12 +323,15 @@ class Keys:
         "The number of a value that is not plain."
         made = parts_of(x)
         key = (
-            type(x), made.form, made.own,
+            type(x),
+            made.form,
+            made.own,
             frozenset((name, self.of(value)) for name, value in made.attributes.items()),
             tuple(map(self.of, made.items)),
             tuple((self.of(k), self.of(v)) for k, v in made.entries),
             frozenset(Counter(map(self.of, made.members)).items()),
-            tuple(map(self.of, made.whole)))
+            tuple(map(self.of, made.whole)),
+        )
         return self._numbers.setdefault(key, len(self._numbers))
 
 
@@ -340,9 +346,9 @@ def parts_of(
 
 # %% ../nbs/build/30_exact.ipynb #f1d0001e
 def attributes_without(
-    x: Any,       # an object with a `__dict__`
+    x: Any,  # an object with a `__dict__`
     *names: str,  # to leave out
-) -> dict:        # name → value
+) -> dict:  # name → value
     "The attributes of an object except for some."
     return {name: value for name, value in vars(x).items() if name not in names}
 
@@ -363,7 +369,7 @@ def _(x: Component):
 @parts.register
 def _(x: Composite):
     own = attributes_without(x, '_parent', 'components', 'components_cls')
-    return Parts(attributes=own, entries=_members(vars(x).get('components') or ()))
+    return Parts(attributes=own, entries=_members(vars(x).get('components') or []))
 
 
 @parts.register
@@ -386,7 +392,8 @@ def _is_empty(component: Component) -> bool:
 
 def _without_twins(components: list) -> list:
     "Components of one class, of which those that are empty or equal to another one are left out."
-    keys, kept = Keys(), {}
+    keys = Keys()
+    kept: dict[Hashable, Component] = {}
     for component in [c for c in components if not _is_empty(c)] or components[:1]:
         kept.setdefault(keys.of(component), component)
     return sorted(kept.values(), key=lambda c: reprlib.repr(attributes_without(c, 'composite')))
@@ -397,8 +404,9 @@ def _members(components: list) -> list:
     by_class = defaultdict(list)
     for component in components:
         by_class[type(component)].append(component)
-    found, used = [], Counter()
-    for cls in sorted(by_class, key=lambda cls: cls.__qualname__):
+    found: list = []
+    used: Counter = Counter()
+    for cls in sorted(by_class, key=lambda cls: (cls.__qualname__, cls.__module__)):
         members = by_class[cls]
         for component in members if len(members) == 1 else _without_twins(members):
             used[cls.__name__] += 1
@@ -413,8 +421,9 @@ class RecordList(list):
 
 class _Filing(NamedTuple):
     "How records are filed, where it is not each one once and under its id."
+
     places: list | None = None  # for each record that is listed, where it is listed first
-    keys: list | None = None    # each key, if it is not its record's id, and that record's place
+    keys: list | None = None  # each key, if it is not its record's id, and that record's place
 
 
 def _filing(records: IndexableDict) -> _Filing:

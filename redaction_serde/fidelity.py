@@ -22,8 +22,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .boxes import box_lists, count_boxes, record_id, records_of
-from .exact import (
-    Keys, RecordList, attributes_without, is_equal, is_same_leaf, parts_of, plain, same_number)
+from redaction_serde.exact import (
+    Keys,
+    RecordList,
+    attributes_without,
+    is_equal,
+    is_same_leaf,
+    parts_of,
+    plain,
+    same_number,
+)
 from .errors import printable
 from .records import dumps, loads
 
@@ -41,17 +49,18 @@ _all_ = ['count_boxes', 'same_number', 'article_dumps', 'article_loads']
 # %% ../nbs/build/30_fidelity.ipynb #a6070ecc
 class Difference(msgspec.Struct, frozen=True):
     "One thing that is not the same."
-    kind: str      # 'changed', 'missing', 'extra', 'type' or 'order'
-    path: str      # place, such as `$.records[3].detection.bboxes[0]`
-    before: str    # what was there, as text that is safe to show
-    after: str     # what is there now
-    px: float | None = None       # for a box, the farthest that an edge moved, in pixels
-    iou: float | None = None      # for a box, intersection over union, from 0 to 1
-    code: str = ''                # what changed and how, such as 'bbox-moved'
-    record: int | None = None     # position of the record, on the side of `before` if it is there
-    task: str | None = None       # name of its task
+
+    kind: str  # 'changed', 'missing', 'extra', 'type' or 'order'
+    path: str  # place, such as `$.records[3].detection.bboxes[0]`
+    before: str  # what was there, as text that is safe to show
+    after: str  # what is there now
+    px: float | None = None  # for a box, the farthest that an edge moved, in pixels
+    iou: float | None = None  # for a box, intersection over union, from 0 to 1
+    code: str = ''  # what changed and how, such as 'bbox-moved'
+    record: int | None = None  # position of the record, on the side of `before` if it is there
+    task: str | None = None  # name of its task
     component: str | None = None  # class of the task's component
-    position: int | None = None   # in the component's list
+    position: int | None = None  # in the component's list
 
     def __str__(self) -> str:
         size = '' if self.px is None else f' ({self.px:.3g} px, IoU {self.iou:.6g})'
@@ -61,7 +70,7 @@ class Difference(msgspec.Struct, frozen=True):
 def _apart(x: int | float, y: int | float) -> float:
     "How far two numbers are from each other; from NaN, any number is infinitely far."
     if x == y or (x != x and y != y):
-        return 0.
+        return 0.0
     try:
         distance = float(abs(x - y))
     except OverflowError:  # a whole number that no float can hold
@@ -80,16 +89,16 @@ def box_change(
     try:
         return px, _overlap(a, b)
     except OverflowError:
-        return px, 0.
+        return px, 0.0
 
 
 def _overlap(a: tuple, b: tuple) -> float:
     "Intersection over union of two boxes."
     width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
-    both = float(width*height)
+    both = float(width * height)
     union = sum(float(max(0, x[2] - x[0]) * max(0, x[3] - x[1])) for x in (a, b)) - both
-    return both/union if union > 0 else 0.
+    return both / union if union > 0 else 0.0
 
 # %% ../nbs/build/30_fidelity.ipynb #f1d0000a
 class _Repr(reprlib.Repr):
@@ -167,14 +176,16 @@ def _common(before: list, after: list) -> list:
     places = defaultdict(list)
     for j, key in enumerate(after):
         places[key].append(j)
-    count, ends, chains = Counter(), [], []  # for each length of chain: its nearest end, its links
+    count: Counter = Counter()
+    ends: list[int] = []  # for each length of chain: its nearest end
+    chains: list[tuple] = []  # likewise: its links
     for i, key in enumerate(before):
         nth = count[key]
         count[key] += 1
-        for j in reversed(places.get(key, ())[max(0, nth - _NEAR):nth + _NEAR + 1]):
+        for j in reversed(places.get(key, ())[max(0, nth - _NEAR) : nth + _NEAR + 1]):
             length = bisect_left(ends, j)
-            ends[length:length + 1] = [j]
-            chains[length:length + 1] = [(i, j, chains[length - 1] if length else None)]
+            ends[length : length + 1] = [j]
+            chains[length : length + 1] = [(i, j, chains[length - 1] if length else None)]
     found, link = [], chains[-1] if chains else None
     while link:
         i, j, link = link
@@ -211,7 +222,7 @@ def _aligned(before: list, after: list) -> list[tuple[int | None, int | None]]:
     "Pairs of positions for two lists of keys; the same ones if the lists are exchanged."
     start = _shared(zip(before, after))
     end = _shared(zip(reversed(before[start:]), reversed(after[start:])))
-    middle, other = before[start:len(before) - end], after[start:len(after) - end]
+    middle, other = before[start : len(before) - end], after[start : len(after) - end]
     if (len(middle), repr(middle[:1])) <= (len(other), repr(other[:1])):
         found = _partners(middle, other)
     else:
@@ -229,7 +240,8 @@ def _shared(pairs: Iterable) -> int:
 
 def _in_order(partners: dict, n_before: int, n_after: int) -> list[tuple[int | None, int | None]]:
     "All positions in pairs, in the order of the first list; an extra one follows its neighbour."
-    extra, pairs = set(range(n_after)) - set(partners.values()), []
+    extra = set(range(n_after)) - set(partners.values())
+    pairs: list[tuple[int | None, int | None]] = []
     for i, j in [(None, -1), *((i, partners.get(i)) for i in range(n_before))]:
         if i is not None:
             pairs.append((i, j))
@@ -265,14 +277,16 @@ def align(
 # %% ../nbs/build/30_fidelity.ipynb #f1d00032
 class _Step(NamedTuple):
     "One step on the way to a value."
-    before: Any         # the step that led here, or None
-    inside: Any         # what was stepped into
-    way: str            # 'attribute', 'item' or 'entry'
-    name: Any           # of the attribute, position of the item, key of the entry
+
+    before: Any  # the step that led here, or None
+    inside: Any  # what was stepped into
+    way: str  # 'attribute', 'item' or 'entry'
+    name: Any  # of the attribute, position of the item, key of the entry
 
 
 class _Place(msgspec.Struct):
     "Where a difference is, for people and for programs."
+
     path: str = '$'
     record: int | None = None
     task: str | None = None
@@ -302,30 +316,45 @@ def _step_text(step: _Step) -> str:
 def _place(step: _Step | None) -> _Place:
     "What a chain of steps means."
     at = _Place()
-    for step in _steps(step):
-        inside, is_entry = step.inside, step.way == 'entry'
-        at.path += _step_text(step)
+    for each in _steps(step):
+        inside, is_entry = each.inside, each.way == 'entry'
+        at.path += _step_text(each)
         if isinstance(inside, RecordList) and at.record is None:
-            at.record = step.name
+            at.record = each.name
         elif isinstance(inside, BaseRecord) and is_entry:
-            at.task = printable(str(step.name))
+            at.task = printable(str(each.name))
         elif isinstance(inside, Composite) and is_entry:
-            at.component = printable(step.name.split()[0])
+            at.component = printable(each.name.split()[0])
         elif isinstance(inside, (BaseRecord, Composite, Component)) and at.attribute is None:
-            at.attribute = step.name
-        elif at.component and step.way == 'item' and at.position is None and not at.deeper:
-            at.position = step.name
+            at.attribute = each.name
+        elif at.component and each.way == 'item' and at.position is None and not at.deeper:
+            at.position = each.name
         else:
             at.deeper = at.record is not None
     return at
 
 # %% ../nbs/build/30_fidelity.ipynb #f1d00035
 _SUBJECTS = {  # an attribute of a component → what it is about
-    'bboxes': 'bbox', 'label_ids': 'label', 'labels': 'label', 'class_map': 'class-map',
-    'scores': 'score', 'areas': 'area', 'iscrowds': 'iscrowd', 'keypoints': 'keypoint',
-    'masks': 'mask', 'mask_array': 'mask', 'mask_parts': 'mask', 'losses': 'loss',
-    'record_id': 'record-id', 'filepath': 'filepath', 'img': 'image',
-    'img_size': 'size', 'original_img_size': 'size', 'width': 'size', 'height': 'size'}
+    'bboxes': 'bbox',
+    'label_ids': 'label',
+    'labels': 'label',
+    'class_map': 'class-map',
+    'scores': 'score',
+    'areas': 'area',
+    'iscrowds': 'iscrowd',
+    'keypoints': 'keypoint',
+    'masks': 'mask',
+    'mask_array': 'mask',
+    'mask_parts': 'mask',
+    'losses': 'loss',
+    'record_id': 'record-id',
+    'filepath': 'filepath',
+    'img': 'image',
+    'img_size': 'size',
+    'original_img_size': 'size',
+    'width': 'size',
+    'height': 'size',
+}
 
 
 def _code(kind: str, at: _Place, px: float | None) -> str:
@@ -357,18 +386,29 @@ class _Walk:
 
     def __init__(self):
         self.differences = []
-        self.records = []       # positions of records that were compared with each other
+        self.records = []  # positions of records that were compared with each other
         self.keys = Keys()
-        self._waiting = []      # pairs to be looked at, the next one last
-        self._seen = {}         # pairs of the record at hand; held, so that their ids stay theirs
-        self._class_maps = {}   # likewise, of all records
+        self._waiting = []  # pairs to be looked at, the next one last
+        self._seen = {}  # pairs of the record at hand; held, so that their ids stay theirs
+        self._class_maps = {}  # likewise, of all records
 
     def note(self, kind: str, step: _Step | None, before, after, px=None, iou=None):
         "Add a difference."
         at = _place(step)
-        self.differences.append(Difference(
-            kind, at.path, *_briefs(before, after), px, iou, _code(kind, at, px),
-            at.record, at.task, at.component, at.position))
+        self.differences.append(
+            Difference(
+                kind,
+                at.path,
+                *_briefs(before, after),
+                px,
+                iou,
+                _code(kind, at, px),
+                at.record,
+                at.task,
+                at.component,
+                at.position,
+            )
+        )
 
     def through(self, before, after, step: _Step | None = None):
         "Compare anything with anything."
@@ -420,8 +460,8 @@ def _parts(walk: _Walk, a, b, step: _Step | None) -> Iterator[tuple]:
         _sets(walk, old.members, new.members, step)
     yield from _named(old.attributes, new.attributes, step, a)
     if old.entries or new.entries:
-        sides = (_keyed(side, walk.keys) for side in (old.entries, new.entries))
-        yield from _entries(walk, *sides, step, a)
+        before, after = (_keyed(side, walk.keys) for side in (old.entries, new.entries))
+        yield from _entries(walk, before, after, step, a)
     if old.items or new.items:
         yield from _lists(walk, list(old.items), list(new.items), step, a)
 
@@ -456,7 +496,8 @@ def _named(old: dict, new: dict, step: _Step | None, inside: Any) -> Iterator[tu
 
 def _keyed(entries: Iterable, keys: Keys) -> dict:
     "Entries by the key of their key, and its number among equal ones: NaN may be there twice."
-    found, count = {}, Counter()
+    found: dict = {}
+    count: Counter = Counter()
     for name, value in entries:
         key = keys.of(name)
         found[key, count[key]] = name, value
@@ -530,10 +571,11 @@ def _boxes(walk: _Walk, a: BBox, b: BBox, step: _Step | None) -> Iterator[tuple]
 # %% ../nbs/build/30_fidelity.ipynb #8d435bd6
 class CodeCount(msgspec.Struct, frozen=True):
     "The differences of one code."
-    code: str              # such as 'bbox-moved'
-    count: int             # how many there are
+
+    code: str  # such as 'bbox-moved'
+    count: int  # how many there are
     largest_px: float | None  # the farthest move of a box among them, in pixels, or None
-    places: list[str]      # paths of the first of them
+    places: list[str]  # paths of the first of them
 
 
 class Report:
@@ -544,9 +586,9 @@ class Report:
     def __init__(
         self,
         differences: list[Difference],  # all of them
-        records: int,                   # on the side of `before`
-        boxes: int,                     # on the side of `before`
-        boxes_identical: int,           # of these, found again
+        records: int,  # on the side of `before`
+        boxes: int,  # on the side of `before`
+        boxes_identical: int,  # of these, found again
     ):
         self.differences = differences
         self.records = records
@@ -564,7 +606,7 @@ class Report:
     @property
     def largest_px(self) -> float:
         "The farthest that an edge of a box moved, in pixels."
-        return max((d.px for d in self.differences if d.px is not None), default=0.)
+        return max((d.px for d in self.differences if d.px is not None), default=0.0)
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -597,18 +639,22 @@ class Report:
     def to_dict(self) -> dict:
         "Plain data, for JSON; a move that is not finite is None there."
         return dict(
-            identical=bool(self), records=self.records, boxes=self.boxes,
-            boxes_identical=self.boxes_identical, largest_px=_finite(self.largest_px),
+            identical=bool(self),
+            records=self.records,
+            boxes=self.boxes,
+            boxes_identical=self.boxes_identical,
+            largest_px=_finite(self.largest_px),
             kinds=self.kinds,
             codes=[_as_dict(group, 'largest_px') for group in self.by_code()],
-            differences=[_as_dict(d, 'px') for d in self.differences])
+            differences=[_as_dict(d, 'px') for d in self.differences],
+        )
 
     def to_json(self) -> str:
         "The same as text."
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
 
     def __repr__(self) -> str:
-        lines = [self.summary(), *(f'  {d}' for d in self.differences[:self.shown])]
+        lines = [self.summary(), *(f'  {d}' for d in self.differences[: self.shown])]
         if len(self.differences) > self.shown:
             lines.append(f'  … and {len(self.differences) - self.shown} more')
         return '\n'.join(lines)
@@ -634,10 +680,9 @@ def _report_html(report: Report) -> str:
     if report:
         return head
     rows = []
-    for d in report.differences[:report.shown]:
+    for d in report.differences[: report.shown]:
         px = '' if d.px is None else f'{d.px:.3g}'
-        cells = (f'<td style="text-align:left">{escape(text)}</td>' for text in (
-            d.kind, d.path, d.before, d.after, px))
+        cells = (f'<td style="text-align:left">{escape(text)}</td>' for text in (d.kind, d.path, d.before, d.after, px))
         rows.append(f'<tr>{"".join(cells)}</tr>')
     titles = ''.join(f'<th>{title}</th>' for title in ('kind', 'place', 'before', 'after', 'px'))
     table = f'<table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
@@ -668,25 +713,25 @@ def _identical_boxes(walk: _Walk, before: list, after: list, counts: list[int]) 
 # %% ../nbs/build/30_fidelity.ipynb #784d370e
 def compare(
     before: Any,  # a `RecordCollection`, a list of records or of `Prediction`s, or one of them
-    after: Any,   # what became of it
-) -> Report:      # true if nothing was lost
+    after: Any,  # what became of it
+) -> Report:  # true if nothing was lost
     "Compare all state of two collections, exactly. Raises TypeError for what is neither."
     sides = records_of(before), records_of(after)
     walk = _Walk()
     if isinstance(before, RecordCollection) or isinstance(after, RecordCollection):
         walk.through(before, after)
     else:
-        listed = [RecordList(x if isinstance(x, Sequence) else [x]) for x in (before, after)]
-        walk.through(*listed, _Step(None, None, 'attribute', 'records'))
+        old, new = (RecordList(x if isinstance(x, Sequence) else [x]) for x in (before, after))
+        walk.through(old, new, _Step(None, None, 'attribute', 'records'))
     counts = [count_boxes(record) for record in sides[0]]
     identical = sum(counts) if not walk.differences else _identical_boxes(walk, *sides, counts)
     return Report(walk.differences, len(counts), sum(counts), identical)
 
 # %% ../nbs/build/30_fidelity.ipynb #2e72a5aa
 def round_trip(
-    collection: Any,       # a `RecordCollection`, or a list of `Prediction`s
+    collection: Any,  # a `RecordCollection`, or a list of `Prediction`s
     format: str = 'json',  # name of the format
-) -> Report:               # true if nothing was lost
+) -> Report:  # true if nothing was lost
     "Encode, decode, compare. Raises `EncodeError` for what cannot be kept."
     return compare(collection, loads(dumps(collection, format)))
 

@@ -44,16 +44,19 @@ def read_bounded(
     file: BinaryIO,  # open for reading
     limits: Limits = Limits(),  # what to accept
     path: PathLike = '$',  # what to call it in errors
-    likely: int = 0,  # bytes that there probably are
+    likely: int = 1 << 20,  # bytes that there probably are
 ) -> bytes:
     "All bytes of a file. Raises `LimitError` before more than `limits.bytes` are held."
-    parts, left = [], limits.bytes + 1
-    while left > 0 and (part := file.read(min(left, max(likely, 1 << 20)))):  # a read of n bytes allocates n at once
-        parts.append(part)
-        left -= len(part)
+    parts, left, size = [], limits.bytes + 1, likely + 1  # a read of n bytes allocates n at once
+    while left > 0:
+        parts.append(file.read(min(left, size)))
+        left -= len(parts[-1])
+        if len(parts[-1]) < size:
+            break
+        size = 1 << 20
     if left <= 0:
         raise over_limit(limits, 'bytes', 'more', str(path))
-    return b''.join(parts)
+    return parts[0] if len(parts) == 1 else b''.join(parts)
 
 # %% ../nbs/build/13_files.ipynb #58258cac
 def read_file(

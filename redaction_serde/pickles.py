@@ -23,14 +23,21 @@ from copy import deepcopy
 from pathlib import Path, PureWindowsPath
 from pkgutil import resolve_name
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, Optional, Union
+from typing import Any, BinaryIO, Callable, ClassVar, Iterable, Iterator, NamedTuple, Optional, Union, cast
 
 import msgspec
 from msgspec import Struct
 
 from .components import COMPONENTS
 from redaction_serde.errors import (
-    DecodeError, EncodeError, Limits, LimitError, Problem, SerdeError, UnknownComponentError, VersionError,
+    DecodeError,
+    EncodeError,
+    Limits,
+    LimitError,
+    Problem,
+    SerdeError,
+    UnknownComponentError,
+    VersionError,
 )
 from .files import PathLike, read_file, write_file
 from .wire.registry import decode, format_of
@@ -38,13 +45,15 @@ from .wire.registry import decode, format_of
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = cast(Any, None)
 
 # %% ../nbs/build/32_pickles.ipynb #8394dc1e
 MARK, UNKNOWN = object(), object()  # on the stack: where a group begins, and what only loading would make
 
+
 class _Stack:
     "The stack and the memo, and what went wrong in the last step."
+
     def __init__(self):
         self.stack, self.memo, self.result = [], {}, UNKNOWN
         self.found, self.called, self.troubles = None, None, []  # of one step
@@ -53,17 +62,27 @@ class _Stack:
         self.troubles.append(text)
         return UNKNOWN
 
-    def push(self, x): self.stack.append(x)
-    def has_top(self): return bool(self.stack) and self.stack[-1] is not MARK
-    def top(self): return self.stack[-1] if self.has_top() else self.trouble('nothing to take from the stack')
-    def pop(self): return self.stack.pop() if self.has_top() else self.top()
-    def take(self, n): return [self.pop() for _ in range(n)][::-1]
+    def push(self, x):
+        self.stack.append(x)
+
+    def has_top(self):
+        return bool(self.stack) and self.stack[-1] is not MARK
+
+    def top(self):
+        return self.stack[-1] if self.has_top() else self.trouble('nothing to take from the stack')
+
+    def pop(self):
+        return self.stack.pop() if self.has_top() else self.top()
+
+    def take(self, n):
+        return [self.pop() for _ in range(n)][::-1]
 
     def pop_to_mark(self):
         found = []
         while self.stack:
             x = self.stack.pop()
-            if x is MARK: return found[::-1]
+            if x is MARK:
+                return found[::-1]
             found.append(x)
         self.trouble('there is no mark on the stack')
         return found[::-1]
@@ -71,76 +90,154 @@ class _Stack:
 # %% ../nbs/build/32_pickles.ipynb #20037fbd
 class _Making(_Stack):
     "What becomes of things that opcodes make and change."
-    def make(self, kind, *parts): return UNKNOWN
-    def fill(self, kind, items): self.top()
-    def set_state(self, x, state): pass
+
+    def make(self, kind, *parts):
+        return UNKNOWN
+
+    def fill(self, kind, items):
+        self.top()
+
+    def set_state(self, x, state):
+        pass
 
 # %% ../nbs/build/32_pickles.ipynb #c2ae4346
 class _Containers(_Making):
     "Opcodes that make and fill containers, and those that only move things on the stack."
-    def do_MARK(self, arg): self.push(MARK)
+
+    def do_MARK(self, arg):
+        self.push(MARK)
+
     def do_POP(self, arg):
-        if self.stack and self.stack[-1] is MARK: self.stack.pop()
-        else: self.pop()
-    def do_POP_MARK(self, arg): self.pop_to_mark()
-    def do_DUP(self, arg): self.push(self.top())
-    def do_STOP(self, arg): self.result = self.pop()
-    def do_NONE(self, arg): self.push(None)
-    def do_NEWTRUE(self, arg): self.push(True)
-    def do_NEWFALSE(self, arg): self.push(False)
-    def do_EMPTY_LIST(self, arg): self.push(self.make('list'))
-    def do_EMPTY_TUPLE(self, arg): self.push(self.make('tuple'))
-    def do_EMPTY_DICT(self, arg): self.push(self.make('dict'))
-    def do_EMPTY_SET(self, arg): self.push(self.make('set'))
-    def do_LIST(self, arg): self.push(self.make('list', *self.pop_to_mark()))
-    def do_TUPLE(self, arg): self.push(self.make('tuple', *self.pop_to_mark()))
-    def do_DICT(self, arg): self.push(self.make('dict', *self.pop_to_mark()))
-    def do_FROZENSET(self, arg): self.push(self.make('frozenset', *self.pop_to_mark()))
-    def do_TUPLE1(self, arg): self.push(self.make('tuple', *self.take(1)))
-    def do_TUPLE2(self, arg): self.push(self.make('tuple', *self.take(2)))
-    def do_TUPLE3(self, arg): self.push(self.make('tuple', *self.take(3)))
-    def do_APPEND(self, arg): self.fill('list', self.take(1))
-    def do_SETITEM(self, arg): self.fill('dict', self.take(2))
-    def do_APPENDS(self, arg): self.fill('list', self.pop_to_mark())
-    def do_SETITEMS(self, arg): self.fill('dict', self.pop_to_mark())
-    def do_ADDITEMS(self, arg): self.fill('set', self.pop_to_mark())
+        if self.stack and self.stack[-1] is MARK:
+            self.stack.pop()
+        else:
+            self.pop()
+
+    def do_POP_MARK(self, arg):
+        self.pop_to_mark()
+
+    def do_DUP(self, arg):
+        self.push(self.top())
+
+    def do_STOP(self, arg):
+        self.result = self.pop()
+
+    def do_NONE(self, arg):
+        self.push(None)
+
+    def do_NEWTRUE(self, arg):
+        self.push(True)
+
+    def do_NEWFALSE(self, arg):
+        self.push(False)
+
+    def do_EMPTY_LIST(self, arg):
+        self.push(self.make('list'))
+
+    def do_EMPTY_TUPLE(self, arg):
+        self.push(self.make('tuple'))
+
+    def do_EMPTY_DICT(self, arg):
+        self.push(self.make('dict'))
+
+    def do_EMPTY_SET(self, arg):
+        self.push(self.make('set'))
+
+    def do_LIST(self, arg):
+        self.push(self.make('list', *self.pop_to_mark()))
+
+    def do_TUPLE(self, arg):
+        self.push(self.make('tuple', *self.pop_to_mark()))
+
+    def do_DICT(self, arg):
+        self.push(self.make('dict', *self.pop_to_mark()))
+
+    def do_FROZENSET(self, arg):
+        self.push(self.make('frozenset', *self.pop_to_mark()))
+
+    def do_TUPLE1(self, arg):
+        self.push(self.make('tuple', *self.take(1)))
+
+    def do_TUPLE2(self, arg):
+        self.push(self.make('tuple', *self.take(2)))
+
+    def do_TUPLE3(self, arg):
+        self.push(self.make('tuple', *self.take(3)))
+
+    def do_APPEND(self, arg):
+        self.fill('list', self.take(1))
+
+    def do_SETITEM(self, arg):
+        self.fill('dict', self.take(2))
+
+    def do_APPENDS(self, arg):
+        self.fill('list', self.pop_to_mark())
+
+    def do_SETITEMS(self, arg):
+        self.fill('dict', self.pop_to_mark())
+
+    def do_ADDITEMS(self, arg):
+        self.fill('set', self.pop_to_mark())
 
 # %% ../nbs/build/32_pickles.ipynb #5b27aa36
 class _Objects(_Containers):
     "Opcodes of the memo, and those that import, call and set state."
+
     def do_PUT(self, arg):
-        if arg < 0: self.trouble(f'there is no place {arg} in the memo')
+        if arg < 0:
+            self.trouble(f'there is no place {arg} in the memo')
         self.memo[arg] = self.top()
+
     do_BINPUT = do_LONG_BINPUT = do_PUT
-    def do_MEMOIZE(self, arg): self.memo[len(self.memo)] = self.top()
-    def do_GET(self, arg): self.push(self.memo[arg] if arg in self.memo else self.trouble(f'place {arg} of the memo is empty'))
+
+    def do_MEMOIZE(self, arg):
+        self.memo[len(self.memo)] = self.top()
+
+    def do_GET(self, arg):
+        self.push(self.memo[arg] if arg in self.memo else self.trouble(f'place {arg} of the memo is empty'))
+
     do_BINGET = do_LONG_BINGET = do_GET
 
     def load_global(self, module, name, why=''):
         module, name = (x if type(x) is str else None for x in (module, name))
-        if not why and None in (module, name): why = 'its name is known only while loading'
+        if not why and None in (module, name):
+            why = 'its name is known only while loading'
         self.found = module, name, why
         self.push(self.make('global', module, name))
-    def do_GLOBAL(self, arg): self.load_global(*arg)
-    def do_STACK_GLOBAL(self, arg): self.load_global(*self.take(2))
-    def do_EXT1(self, arg): self.load_global(None, None, f'extension code {arg} stands for whatever its reader has registered')
+
+    def do_GLOBAL(self, arg):
+        self.load_global(*arg)
+
+    def do_STACK_GLOBAL(self, arg):
+        self.load_global(*self.take(2))
+
+    def do_EXT1(self, arg):
+        self.load_global(None, None, f'extension code {arg} stands for whatever its reader has registered')
+
     do_EXT2 = do_EXT4 = do_EXT1
 
     def call(self, function, args):
         self.called = function
         self.push(self.make('call', function, args))
-    def do_REDUCE(self, arg): self.call(*self.take(2))
+
+    def do_REDUCE(self, arg):
+        self.call(*self.take(2))
+
     do_NEWOBJ = do_REDUCE
+
     def do_NEWOBJ_EX(self, arg):
         cls, args, named = self.take(3)
         self.call(cls, self.make('tuple', args, named))
+
     def do_OBJ(self, arg):
         cls, *args = self.pop_to_mark() or [self.trouble('no class to call')]
         self.call(cls, self.make('tuple', *args))
+
     def do_INST(self, arg):
         args = self.pop_to_mark()
         self.load_global(*arg)
         self.call(self.pop(), self.make('tuple', *args))
+
     def do_BUILD(self, arg):
         state, x = self.pop(), self.top()
         self.set_state(x, state)
@@ -148,13 +245,23 @@ class _Objects(_Containers):
 # %% ../nbs/build/32_pickles.ipynb #6308b43e
 class Machine(_Objects):
     "Pickle's machine on paper, one `step` at a time: nothing is imported, called or looked up."
-    def do_PERSID(self, arg): self.push(self.make('persistent id'))
+
+    def do_PERSID(self, arg):
+        self.push(self.make('persistent id'))
+
     def do_BINPERSID(self, arg):
         self.pop()
         self.do_PERSID(arg)
-    def do_NEXT_BUFFER(self, arg): self.push(self.make('buffer'))
-    def do_READONLY_BUFFER(self, arg): self.top()
-    def do_PROTO(self, arg): pass
+
+    def do_NEXT_BUFFER(self, arg):
+        self.push(self.make('buffer'))
+
+    def do_READONLY_BUFFER(self, arg):
+        self.top()
+
+    def do_PROTO(self, arg):
+        pass
+
     do_FRAME = do_PROTO
 
     def step(self, name, arg):
@@ -166,7 +273,9 @@ class Machine(_Objects):
 def walk(
     data: bytes,  # one pickle or several, or anything else
     machine: type = Machine,  # a class with its methods
-) -> Iterator[tuple]:  # (offset, name of the opcode, argument, machine after it); no name and a message for what cannot be read
+) -> Iterator[
+    tuple
+]:  # (offset, name of the opcode, argument, machine after it); no name and a message for what cannot be read
     "Go through pickles on paper. Each starts with an empty stack and memo, as it does for `pickle.load`."
     data = bytes(data)
     stream, at = io.BytesIO(data), 0
@@ -175,7 +284,7 @@ def walk(
     while at < len(data):
         paper, start, frame_end = machine(), at, 0
         try:
-            for op, arg, at in pickletools.genops(stream):
+            for op, arg, at in cast(Any, pickletools.genops(stream)):  # a `BytesIO` always tells its place
                 end = stream.tell()
                 if op.name in ('GLOBAL', 'INST'):
                     arg = _two_lines(data, at + 1)
@@ -233,7 +342,8 @@ def globals_of(
     data: bytes,  # one pickle or several, or anything else
 ) -> list:  # a `Global` for each name at its first place, and for everything that could not be resolved
     "All globals that loading would import, in all pickles of the data. What cannot be resolved or read is listed as that, never left out."
-    named, unresolved = {}, []
+    named: dict[tuple, Global] = {}
+    unresolved: list[Global] = []
     for at, opcode, arg, machine in walk(data):
         troubles = machine.troubles if opcode else [arg]
         unresolved += [Global(None, None, at, opcode, trouble) for trouble in troubles]
@@ -378,7 +488,9 @@ INERT = {'icevision.core.id_map.IDMap', *(f'icevision.parsers.{name}' for name i
 
 # %% ../nbs/build/32_pickles.ipynb #f5a30007
 ARRAY = object()  # stands for the class `numpy.ndarray`, which nothing may call
-_DTYPE = re.compile(r'[biufcSU][0-9]{1,9}')  # bool, whole numbers, floats, complex numbers, text: as NumPy's pickles write them
+_DTYPE = re.compile(
+    r'[biufcSU][0-9]{1,9}'
+)  # bool, whole numbers, floats, complex numbers, text: as NumPy's pickles write them
 
 
 def array_dtype(
@@ -428,7 +540,7 @@ def array_from_buffer(
     flat = np.frombuffer(bytearray(data), dtype)
     if order == 'K' and axes is not None:
         return flat.reshape(shape).transpose(axes)
-    return flat.reshape(shape, order=order)
+    return flat.reshape(shape, order=cast(Any, order))
 
 # %% ../nbs/build/32_pickles.ipynb #f5a30008
 def _check_bytes(data: Any, dtype: Any, shape: tuple) -> None:
@@ -470,7 +582,8 @@ _SHARED = (type, FunctionType, BuiltinFunctionType, MethodType)  # what others u
 class CacheUnpickler(pickle._Unpickler):
     "Loads a cache: as `RestrictedUnpickler` does, with states that are checked before NumPy gets them."
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]  # set by `load`
 
     def __init__(
         self,
@@ -495,7 +608,7 @@ class CacheUnpickler(pickle._Unpickler):
             self.stack[-1] = _dtype_state(x, state)
         if isinstance(x, np.ndarray):
             self.stack[-1] = _array_state(state)
-        super().load_build()
+        super().load_build()  # type: ignore[misc]  # typeshed leaves it out
 
     dispatch[pickle.BUILD[0]] = load_build
 
@@ -670,7 +783,9 @@ def _collections(cache: Any, n: int) -> list:
         raise DecodeError(f'{wanted}, found {type(cache).__name__}')
     if len(found) != n:
         counts = ', '.join(str(len(c._records._list)) for c in found)
-        raise DecodeError(f'the cache holds {len(found)} collections ({counts} records) for {n} files; name as many files')
+        raise DecodeError(
+            f'the cache holds {len(found)} collections ({counts} records) for {n} files; name as many files'
+        )
     return list(found)
 
 
@@ -692,8 +807,7 @@ _ENVIRONMENT = (
 ).split()
 _START = 'import json, sys; sys.path[:] = json.loads(sys.argv[1]); from redaction_serde.pickles import _child; _child()'
 _ERRORS = {
-    cls.__name__: cls
-    for cls in (SerdeError, EncodeError, DecodeError, LimitError, VersionError, UnknownComponentError)
+    cls.__name__: cls for cls in (SerdeError, EncodeError, DecodeError, LimitError, VersionError, UnknownComponentError)
 }
 _ENDED_BY_LIMIT = {-getattr(signal, name) for name in ('SIGXCPU', 'SIGKILL') if hasattr(signal, name)}
 _LONGEST_ANSWER = Limits(bytes=16 << 20)
@@ -705,8 +819,13 @@ def _run_child(folder: str, job: dict, path: str) -> None:
     with open(Path(folder) / 'stderr', 'wb') as stderr:
         try:
             done = subprocess.run(
-                _command(), input=json.dumps(job).encode(), stdout=subprocess.DEVNULL, stderr=stderr, cwd=folder,
-                env=_environment(folder), timeout=seconds,
+                _command(),
+                input=json.dumps(job).encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                cwd=folder,
+                env=_environment(folder),
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired:
             raise LimitError(f'loading it took more than {seconds} s; raise seconds=…', path) from None
@@ -762,7 +881,9 @@ def migrate(
     out: Union[PathLike, Iterable[PathLike]],  # file to write, or one for each split; the suffix says the format
     root: Optional[PathLike] = None,  # folder that stored paths are relative to
     allow: Iterable[str] = (),  # further names to import, as 'module.name': their code will run
-    inert: Iterable[str] = (),  # further names to replace by an object that does nothing: your parser's class, and what only it holds
+    inert: Iterable[
+        str
+    ] = (),  # further names to replace by an object that does nothing: your parser's class, and what only it holds
     seconds: int = 600,  # of computing
     memory: int = 4 << 30,  # bytes
     limits: Limits = Limits(),  # of the cache and of the new files

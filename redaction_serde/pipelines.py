@@ -8,17 +8,33 @@ __all__ = ['SCORES_HEAD', 'load_annotations', 'verify_collection', 'collection_p
            'redaction_pipeline']
 
 # %% ../nbs/build/47_pipelines.ipynb #dfd715d5
-import hashlib, sys
-from typing import Annotated, Any, ClassVar
+import hashlib
+import sys
+from typing import Annotated, Any, ClassVar, Optional, cast
 
 from zenml import pipeline, step
 from zenml.config.cache_policy import CachePolicy
 from zenml.types import HTMLString
 
-from .detectors import Anchors, Detector, draw_losses, draw_predictions, evaluate, make_detector, measure_norms, predict, split_by_name, train_detector
+from redaction_serde.detectors import (
+    Anchors,
+    Detector,
+    draw_losses,
+    draw_predictions,
+    evaluate,
+    make_detector,
+    measure_norms,
+    predict,
+    split_by_name,
+    train_detector,
+)
 from .fidelity import compare
-from .materializers import COCOBBoxRecordCollectionMaterializer, DetectorMaterializer, PredictionsMaterializer, RecordCollectionMaterializer, read_manifest
-from .records import loads, parse_coco
+from .materializers.collections import COCOBBoxRecordCollectionMaterializer, RecordCollectionMaterializer
+from .materializers.detectors import DetectorMaterializer
+from .materializers.predictions import PredictionsMaterializer
+from .materializers.shards import Manifest, read_manifest
+from .records.parse import parse_coco
+from .records.verbs import guarded, loads
 from .visual import html_page, html_table, picture_html
 
 # %% ../nbs/build/47_pipelines.ipynb #9532354e
@@ -27,112 +43,179 @@ from icevision.data import RecordCollection
 # %% ../nbs/build/47_pipelines.ipynb #25994116
 @step(output_materializers={'redacted_pages': COCOBBoxRecordCollectionMaterializer})
 def load_annotations(
-    annotations:str,  # COCO file
-    images:str,       # folder of its images
+    annotations: str,  # COCO file
+    images: str,  # folder of its images
 ) -> Annotated[RecordCollection, 'redacted_pages']:
     "Annotated pages as an artifact."
     return parse_coco(annotations, images)
 
+
 @step
 def verify_collection(
-    collection:RecordCollection,  # as it came out of the store
-    annotations:str,              # COCO file
-    images:str,                   # folder of its images
+    collection: RecordCollection,  # as it came out of the store
+    annotations: str,  # COCO file
+    images: str,  # folder of its images
 ) -> Annotated[dict, 'verdict']:
     "Compare what came out of the store with a fresh parse."
     return compare(parse_coco(annotations, images), collection).to_dict()
 
+
 @pipeline(enable_cache=False)
 def collection_pipeline(
-    annotations:str,  # COCO file
-    images:str,       # folder of its images
-):
+    annotations: str,  # COCO file
+    images: str,  # folder of its images
+) -> None:
     "Annotations to an artifact, and a verdict on what became of them."
     verify_collection(load_annotations(annotations, images), annotations, images)
 
 # %% ../nbs/build/47_pipelines.ipynb #1fbee574
 class BatchMaterializer(RecordCollectionMaterializer):
     "A collection in shards. A step that is mapped over it gets collections of at most `SHARD` records."
+
     SKIP_REGISTRATION: ClassVar = True  # only where it is asked for
-    FORMAT: ClassVar = 'jsonl'
-    SHARD: ClassVar = 500
+    FORMAT: ClassVar[str] = 'jsonl'
+    SHARD: ClassVar[int] = 500
 
-    def _manifest(self): return read_manifest(self._main_file()[1])
+    def _manifest(self) -> Manifest:
+        return read_manifest(self._main_file()[1], self.LIMITS)
 
-    def get_item_count(self, data:RecordCollection) -> int:
+    @guarded
+    def get_item_count(self, data: RecordCollection) -> int:
         "Shards that were saved."
         return len(self._manifest().shards)
 
-    def load_item(self, data_type:Any, index:int) -> RecordCollection:
+    @guarded
+    def load_item(self, data_type: Any, index: int) -> RecordCollection:
         "One shard, which is checked against its hash. The others are not read. Raises IndexError if there is none at `index`."
         manifest = self._manifest()
-        if not 0 <= index < len(manifest.shards): raise IndexError(f'item {index} is not in the artifact')
-        return loads(self._shard(manifest, index), self.ROOT, images_dir=self._images_dir(), limits=self.LIMITS)
+        if not 0 <= index < len(manifest.shards):
+            raise IndexError(f'item {index} is not in the artifact')
+        shard = self._checked_shard(manifest, index)
+        return loads(shard, self.ROOT, images_dir=self._images_dir(), limits=self.LIMITS)
 
 # %% ../nbs/build/47_pipelines.ipynb #a05c93b5
 @step(enable_cache=False)
-def read_pages(annotations:str, images:str) -> Annotated[RecordCollection, 'pages']:
+def read_pages(
+    annotations: str,  # COCO file
+    images: str,  # folder of its images
+) -> Annotated[RecordCollection, 'pages']:
     "Annotated pages, each with the SHA-256 of its image."
     pages = parse_coco(annotations, images)
-    for record in pages._records._list: record.image_sha256 = hashlib.sha256(record.filepath.read_bytes()).hexdigest()
+    for record in pages._records._list:
+        record.image_sha256 = hashlib.sha256(record.filepath.read_bytes()).hexdigest()
     return pages
 
+
 @step
-def split_pages(pages:RecordCollection, test_share:float) -> tuple[Annotated[RecordCollection, 'train_pages'], Annotated[RecordCollection, 'test_pages']]:
+def split_pages(
+    pages: RecordCollection,
+    test_share: float,  # of the pages
+) -> tuple[Annotated[RecordCollection, 'train_pages'], Annotated[RecordCollection, 'test_pages']]:
     "Pages to learn from, and pages to be tested on. Raises ValueError if there are none of the one or the other."
-    parts = split_by_name(pages, test_share)
-    if not all(len(part) for part in parts): raise ValueError(f'the split leaves {len(parts[0])} pages to learn from and {len(parts[1])} to be tested on: give more pages, or another test_share')
-    return parts[0], parts[1]  # ZenML reads in the source that these are two
+    to_learn, to_test = split_by_name(pages, test_share)
+    if not len(to_learn) or not len(to_test):
+        found = f'{len(to_learn)} pages to learn from and {len(to_test)} to be tested on'
+        raise ValueError(f'the split leaves {found}: give more pages, or another test_share')
+    return to_learn, to_test  # ZenML reads in the source that these are two
 
 # %% ../nbs/build/47_pipelines.ipynb #b4750e28
-_SMALL = Anchors([[s, 5*s//4, 8*s//5] for s in (8, 16, 32, 64, 128)], [[.1, .2, .5]]*5)  # lines of text are wide and low
-_DETECTORS = CachePolicy(source_dependencies=['redaction_serde.detectors'])
+_SMALL = Anchors(
+    [[s, 5 * s // 4, 8 * s // 5] for s in (8, 16, 32, 64, 128)], [[0.1, 0.2, 0.5]] * 5
+)  # lines of text are wide and low
+_DETECTORS = CachePolicy(
+    source_dependencies=[cast(Any, 'redaction_serde.detectors')]
+)  # ZenML makes a source of the text
 
-def _tell(done, total):
+
+def _tell(done: int, total: int) -> None:
     "Say on a terminal how far the training is; ZenML has its hands on the usual streams."
-    if sys.__stderr__ and sys.__stderr__.isatty(): print(f'\rtraining: step {done} of {total} ', end='', file=sys.__stderr__, flush=True)
+    if sys.__stderr__ and sys.__stderr__.isatty():
+        print(f'\rtraining: step {done} of {total} ', end='', file=sys.__stderr__, flush=True)
+
 
 @step(cache_policy=_DETECTORS, output_materializers={'detector': DetectorMaterializer})
-def train(train_pages:RecordCollection, steps:int, seed:int) -> tuple[Annotated[Detector, 'detector'], Annotated[list[float], 'losses']]:
+def train(
+    train_pages: RecordCollection,
+    steps: int,  # of one page each
+    seed: int,  # of the weights and of the order of pages
+) -> tuple[Annotated[Detector, 'detector'], Annotated[list[float], 'losses']]:
     "A detector, trained from random weights, and its loss at each step."
     records = train_pages._records._list
     detector = make_detector(records[0].detection.class_map, anchors=_SMALL, seed=seed)
     measure_norms(detector, records[:8])
     return detector, train_detector(detector, train_pages, steps, seed=seed, progress=_tell)
 
+
 @step(cache_policy=_DETECTORS, output_materializers={'predictions': PredictionsMaterializer})
-def predict_pages(detector:Detector, test_pages:RecordCollection) -> Annotated[list, 'predictions']:
+def predict_pages(
+    detector: Detector,
+    test_pages: RecordCollection,
+) -> Annotated[list, 'predictions']:
     "What the detector finds on the pages that it was not trained on."
     return predict(detector, test_pages)
 
+
 @step(cache_policy=_DETECTORS)
-def evaluate_predictions(predictions:list) -> Annotated[dict, 'scores']:
+def evaluate_predictions(
+    predictions: list,  # icevision's `Prediction`s
+) -> Annotated[dict, 'scores']:
     "Recall and precision of each class."
     return evaluate(predictions)
 
+
 @step(cache_policy=_DETECTORS)
-def report(scores:dict, losses:list[float], predictions:list) -> Annotated[HTMLString, 'training_report']:
+def report(
+    scores: dict,  # of each class
+    losses: list[float],  # of each step
+    predictions: list,  # icevision's `Prediction`s
+) -> Annotated[HTMLString, 'training_report']:
     "The training and what came of it, as a page."
     return HTMLString(training_html(scores, losses, predictions))
 
 # %% ../nbs/build/47_pipelines.ipynb #cc9d550b
 SCORES_HEAD = ('class', 'there', 'predicted', 'found', 'recall', 'precision')
+_EXPLAINED = 'A box is found if its class is right and it overlaps by half or more (IoU ≥ 0.5).'
 
-def score_rows(scores):
+
+def _share(x: Optional[float]) -> str:
+    return '–' if x is None else f'{x:.2f}'
+
+
+def score_rows(
+    scores: dict,  # of each class, as `evaluate` gives them
+) -> list[tuple]:  # as `SCORES_HEAD` says
     "The rows of a table of scores."
-    show = lambda x: '–' if x is None else f'{x:.2f}'
-    return [(name, s['there'], s['predicted'], s['found'], show(s['recall']), show(s['precision'])) for name, s in scores.items()]
+    return [
+        (name, s['there'], s['predicted'], s['found'], _share(s['recall']), _share(s['precision']))
+        for name, s in scores.items()
+    ]
 
-def training_html(scores, losses, predictions) -> str:
+
+def training_html(
+    scores: dict,  # of each class
+    losses: list[float],  # of each step
+    predictions: list,  # icevision's `Prediction`s
+) -> str:
     "A static page: the table, the loss, some pages with what was found."
     loss, pages = draw_losses(losses), draw_predictions(predictions)
-    return html_page('A detector of redactions', '\n'.join([
-        '<h1>A detector of redactions</h1>', f'<p>Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pages that it had not seen. '
-        'A box is found if its class is right and it overlaps by half or more (IoU ≥ 0.5).</p>', html_table(SCORES_HEAD, score_rows(scores), numbers=range(1, 6)),
-        '<h2>Pages that it had not seen</h2>', picture_html(pages, pages.alt), '<h2>Training</h2>', picture_html(loss, loss.alt)]))
+    how = (
+        f'Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pages that it had not seen.'
+    )
+    parts = ['<h1>A detector of redactions</h1>', f'<p>{how} {_EXPLAINED}</p>']
+    parts.append(html_table(SCORES_HEAD, score_rows(scores), numbers=range(1, 6)))
+    parts += ['<h2>Pages that it had not seen</h2>', picture_html(pages, pages.alt)]
+    parts += ['<h2>Training</h2>', picture_html(loss, loss.alt)]
+    return html_page('A detector of redactions', '\n'.join(parts))
+
 
 @pipeline
-def redaction_pipeline(annotations:str, images:str, steps:int=48, seed:int=0, test_share:float=.4):
+def redaction_pipeline(
+    annotations: str,  # COCO file
+    images: str,  # folder of its images
+    steps: int = 48,  # of training, of one page each
+    seed: int = 0,  # of the weights and of the order of pages
+    test_share: float = 0.4,  # of the pages
+) -> None:
     "Pages, records, a split, a detector, its predictions, their evaluation, a report."
     train_pages, test_pages = split_pages(read_pages(annotations, images), test_share)
     detector, losses = train(train_pages, steps, seed)
@@ -142,8 +225,13 @@ def redaction_pipeline(annotations:str, images:str, steps:int=48, seed:int=0, te
 # %% ../nbs/build/47_pipelines.ipynb #45f8c37c
 _TOYS = ('MyCustomObject', 'MyCustomMaterializer', 'BatchOf3Materializer', 'read_integer', 'basic_pipeline')
 
-def __getattr__(name:str) -> Any:
+
+def __getattr__(
+    name: str,
+) -> Any:
     "A name of the article, from where it is today."
-    if name not in _TOYS: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if name not in _TOYS:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from redaction_serde.lessons import toys
+
     return getattr(toys, name)

@@ -8,10 +8,25 @@ __all__ = []
 # %% ../nbs/build/98_old_schema.ipynb #0f067bc8
 from .components import COMPONENTS, component_order
 from redaction_serde.document import (
-    FORMAT, VERSION, Document, Header, Index, Layout, TaskSpec, task_key, task_keys,
+    FORMAT,
+    VERSION,
+    Document,
+    Header,
+    Index,
+    Layout,
+    TaskSpec,
+    task_key,
+    task_keys,
 )
 from redaction_serde.errors import (
-    DecodeError, EncodeError, LimitError, Limits, Problem, SerdeError, UnknownComponentError, VersionError,
+    DecodeError,
+    EncodeError,
+    LimitError,
+    Limits,
+    Problem,
+    SerdeError,
+    UnknownComponentError,
+    VersionError,
 )
 from .kinds.files import ImageData
 from .kinds.geometry import XYXY
@@ -19,9 +34,25 @@ from .kinds.keypoints import KeypointsData, KeypointsSpec
 from .kinds.kind import REQUIRED, Field, Number
 from .kinds.labels import ClassMapData
 from redaction_serde.kinds.masks import (
-    ArrayMask, EncodedMask, FileMask, Mask, PolygonMask, RLEMask, SemanticFileMask, VocFileMask,
+    ArrayMask,
+    EncodedMask,
+    FileMask,
+    Mask,
+    PolygonMask,
+    RLEMask,
+    SemanticFileMask,
+    VocFileMask,
 )
 from redaction_serde.values import (
-    INT_RANGE, MAX_ARRAY_BYTES, MAX_DEPTH, READABLE_ITEMS, ArrayData, from_value, pack_array, scalar, to_value, unpack_array,
+    INT_RANGE,
+    MAX_ARRAY_BYTES,
+    MAX_DEPTH,
+    READABLE_ITEMS,
+    ArrayData,
+    from_value,
+    pack_array,
+    scalar,
+    to_value,
+    unpack_array,
 )
 from .wire.format import NOT_WHOLE as NOT_JSON

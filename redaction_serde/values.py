@@ -200,7 +200,9 @@ def _unknown_class(cls: type) -> str:
     "Why a value of this class cannot be stored, and what to do."
     base = next((c for c in cls.__mro__ if dotted(c) in _TAG_OF), None)
     if base is None:
-        return f'cannot store a value of class {dotted(cls)} as data; keep its plain parts (numbers, text, lists) instead'
+        return (
+            f'cannot store a value of class {dotted(cls)} as data; keep its plain parts (numbers, text, lists) instead'
+        )
     what = f'cannot store a {dotted(cls)}, which is more than the {base.__qualname__} that it derives from'
     return f'{what}; {_TAG_OF[dotted(base)].remedy}'
 
@@ -429,11 +431,15 @@ def pack_array(
 
     if type(x) is not np.ndarray:
         name = type(x).__name__
-        raise ValueError(f'cannot store a {name} as it is; if its numbers are all that matters, make it plain with numpy.array(x)')
+        raise ValueError(
+            f'cannot store a {name} as it is; if its numbers are all that matters, make it plain with numpy.array(x)'
+        )
     if x.dtype.kind not in _ARRAY_KINDS or x.dtype.itemsize > 16 or x.dtype.names:
         raise ValueError(f'cannot store an array of dtype {x.dtype}; expected bool, int, float or complex numbers')
     if x.nbytes > MAX_ARRAY_BYTES:
-        raise ValueError(f'an array of {x.nbytes} bytes is over the limit of {MAX_ARRAY_BYTES}; keep it in a file of its own')
+        raise ValueError(
+            f'an array of {x.nbytes} bytes is over the limit of {MAX_ARRAY_BYTES}; keep it in a file of its own'
+        )
     shape = list(x.shape)
     if x.size <= READABLE_ITEMS and x.dtype.kind in 'biuf' and x.dtype.itemsize <= 8:
         values = x.ravel().tolist()
@@ -512,7 +518,9 @@ class _TensorTag(Tag):
     def pack(self, x, place, packing, depth):
         if dotted(type(x)) != 'torch.Tensor' or x.requires_grad or x.device.type != 'cpu':
             what = f'a {type(x).__name__} on {x.device} with its gradient, class and device'
-            return packing.note(place, f'cannot store {what}; if its numbers are all that matters, give x.detach().cpu()')
+            return packing.note(
+                place, f'cannot store {what}; if its numbers are all that matters, give x.detach().cpu()'
+            )
         try:
             array = x.numpy()
         except TypeError:

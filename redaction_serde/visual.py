@@ -15,7 +15,7 @@ import math
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Iterable, Literal, Optional, Sequence, cast
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -28,7 +28,14 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from redaction_serde.boxes import (
-    LabelledBox, boxes_of, class_name, component_value, corners, count_boxes, image_size, records_of,
+    LabelledBox,
+    boxes_of,
+    class_name,
+    component_value,
+    corners,
+    count_boxes,
+    image_size,
+    records_of,
 )
 from .errors import SerdeError, printable
 from .fidelity import Report, align, box_change, compare, same_number
@@ -44,8 +51,9 @@ def pixels(
     figure: Figure,
 ) -> np.ndarray:  # RGBA bytes, shape (height, width, 4)
     "What a figure looks like."
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba()).copy()
+    canvas = cast(FigureCanvasAgg, figure.canvas)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
 
 
 class Picture(Figure):
@@ -94,7 +102,14 @@ def _tallness(record: Any) -> float:
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'WEBP', 'GIF', 'PPM')  # that Pillow reads by itself
 MAX_PIXELS = 80_000_000  # of a picture: A3 at 600 dots per inch has 70 million
 _NO_PICTURE = (
-    SerdeError, OSError, AttributeError, TypeError, ValueError, SyntaxError, OverflowError, Image.DecompressionBombError,
+    SerdeError,
+    OSError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    SyntaxError,
+    OverflowError,
+    Image.DecompressionBombError,
 )
 
 
@@ -133,7 +148,7 @@ def image_of(
         return None, 1.0
     scale = min(1.0, longest / max(image.size))
     if scale < 1:
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BILINEAR)
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
     return np.asarray(image), scale
 
 # %% ../nbs/build/31_visual.ipynb #b4af0018
@@ -179,7 +194,8 @@ def draw_box(
     if found is None:
         return None
     x, y, x2, y2 = found
-    patch = ax.add_patch(Rectangle((x, y), x2 - x, y2 - y, fill=False, clip_on=False, snap=False, **style))
+    patch = Rectangle((x, y), x2 - x, y2 - y, fill=False, clip_on=False, snap=False, **style)
+    ax.add_patch(patch)
     patch.set_in_layout(False)  # a box past the edge must not push the pages apart
     return patch
 
@@ -208,9 +224,7 @@ def add_legend(
         return
     handles, texts = handles[:_LEGEND], texts[:_LEGEND]
     placeholders = [' '] * len(handles)  # matplotlib leaves out labels that begin with an underscore
-    legend = figure.legend(
-        handles, placeholders, loc='outside lower center', ncols=4, frameon=False, fontsize=fontsize
-    )
+    legend = figure.legend(handles, placeholders, loc='outside lower center', ncols=4, frameon=False, fontsize=fontsize)
     for label, text in zip(legend.get_texts(), texts):
         label.set(text=printable(text, 40), parse_math=False)
 
@@ -243,8 +257,8 @@ def same_pixels(
     b: Figure,
 ) -> bool:
     "Do two figures look exactly the same?"
-    a, b = pixels(a), pixels(b)
-    return a.shape == b.shape and bool((a == b).all())
+    one, other = pixels(a), pixels(b)
+    return one.shape == other.shape and bool((one == other).all())
 
 # %% ../nbs/build/31_visual.ipynb #e11a4745
 def compare_boxes(
@@ -265,8 +279,15 @@ def _say(ax: Axes, patch: Optional[Rectangle], text: str) -> None:
     "Write something at a box."
     if patch:
         ax.annotate(
-            text, patch.get_xy(), xytext=(0, 2), textcoords='offset points', fontsize=7, color='white', va='bottom',
-            bbox=dict(facecolor=LOST, edgecolor='none', pad=1), annotation_clip=False,
+            text,
+            patch.get_xy(),
+            xytext=(0, 2),
+            textcoords='offset points',
+            fontsize=7,
+            color='white',
+            va='bottom',
+            bbox=dict(facecolor=LOST, edgecolor='none', pad=1),
+            annotation_clip=False,
         )
 
 
@@ -306,7 +327,7 @@ def overlay(
     lost = 0
     for i, j in align(old, new):
         if j is None:
-            same = _draw_alone(ax, old[i], 'gone')
+            same = _draw_alone(ax, old[cast(int, i)], 'gone')  # of a pair, one at least is a position
         elif i is None:
             same = _draw_alone(ax, new[j], 'new')
         else:
@@ -352,7 +373,8 @@ def contact_sheet(
     shown = [records[i] for i in _spread(len(records), n)]
     columns = max(1, min(columns, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
-    figure, seen = Picture(width, 0.5 + rows * width / columns * 1.3), {}
+    figure = Picture(width, 0.5 + rows * width / columns * 1.3)
+    seen: dict = {}
     for ax, record in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, shown):
         if record is None:
             ax.set_axis_off()
@@ -388,9 +410,7 @@ def draw_boxes(
             x, y, x2, y2 = drawable
             outlines.append([(x, y), (x2, y), (x2, y2), (x, y2)])
             colours.append(colour_of(found, seen))
-    artist = PolyCollection(
-        outlines, facecolors='none', edgecolors=colours, linewidths=0.8, clip_on=False, snap=False
-    )
+    artist = PolyCollection(outlines, facecolors='none', edgecolors=colours, linewidths=0.8, clip_on=False, snap=False)
     artist.set_in_layout(False)
     ax.add_collection(artist, autolim=False)
     return '' if len(boxes) <= most else f' ({len(outlines)} of {len(boxes)} boxes)'
@@ -423,8 +443,9 @@ def visual_check(
         if pair is None:
             ax.set_axis_off()
             continue
-        overlay(*pair, ax=ax, longest=700)
-        ax.set_xlabel(_short(pair[0]), fontsize=7, parse_math=False)
+        old, new = pair
+        overlay(old, new, ax=ax, longest=700)
+        ax.set_xlabel(_short(old), fontsize=7, parse_math=False)
     _add_verdict(figure, report)
     figure.alt = f'{len(pairs)} pages, before and after storage laid over each other: {report.summary()}.'
     return figure
@@ -446,6 +467,7 @@ def _add_verdict(figure: Picture, report: Report) -> None:
     "The verdict above the pages, and what the lines mean below them."
     text = f'{report.boxes_identical} of {report.boxes} boxes identical, {report.records} records'
     mark, colour = '✓', '#00664b'
+    styles: list[tuple[str, str, int, Literal['-', '--']]]
     styles = [('before', BEFORE, 4, '-'), ('after', AFTER, 1, '-')]
     if not report:
         mark, colour = '✗', LOST
@@ -511,7 +533,9 @@ def html_table(
     "A table as HTML. Cells are escaped."
     right = set(numbers)
     body = ''.join(_html_row('td', row, right) for row in rows)
-    return f'<div class="scroll"><table><thead>{_html_row("th", head, right)}</thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table><thead>{_html_row("th", head, right)}</thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _html_row(tag: str, cells: Iterable, right: set) -> str:

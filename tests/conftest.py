@@ -1,4 +1,5 @@
 """What the tests share. They are plain files: icevision installs a package named `tests`, so nothing here is imported by that name."""
+
 import os
 import sys
 import tempfile
@@ -9,11 +10,11 @@ _store = tempfile.TemporaryDirectory(prefix='redaction-serde-tests-')
 
 # before anything imports ZenML or matplotlib
 os.environ.update(MPLBACKEND='agg', NO_ALBUMENTATIONS_UPDATE='1')
-sys.path.insert(0, str(ROOT/'tools'))
+sys.path.insert(0, str(ROOT / 'tools'))
 
 from redaction_serde.compat import prepare_zenml  # noqa: E402
 
-prepare_zenml(Path(_store.name)/'zenml', source=ROOT)
+prepare_zenml(Path(_store.name) / 'zenml', source=ROOT)
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -27,8 +28,9 @@ settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
 @pytest.fixture(scope='session')
 def real_data():
     """The folder of real annotations beside the repository."""
-    folder = ROOT.parent/'shared'/'data'
-    if not folder.is_dir(): pytest.skip('no real data in ../shared/data: these cases are not tested here')
+    folder = ROOT.parent / 'shared' / 'data'
+    if not folder.is_dir():
+        pytest.skip('no real data in ../shared/data: these cases are not tested here')
     return folder
 
 
@@ -36,6 +38,7 @@ def real_data():
 def pages_file(tmp_path_factory):
     """A COCO file of four synthetic pages; its images are beside it."""
     from redaction_serde.lessons.pages import make_documents
+
     return make_documents(tmp_path_factory.mktemp('pages'), n_pages=4, seed=1)
 
 
@@ -43,4 +46,5 @@ def pages_file(tmp_path_factory):
 def pages(pages_file):
     """A fresh collection of four synthetic pages, parsed by icevision."""
     from redaction_serde.records import parse_coco
-    return parse_coco(str(pages_file), str(pages_file.parent/'images'))
+
+    return parse_coco(str(pages_file), str(pages_file.parent / 'images'))

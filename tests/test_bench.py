@@ -63,9 +63,7 @@ def small_run(tmp_path_factory):
 
 def test_a_small_run_has_every_way_or_says_why_not(small_run):
     printed, found, out = small_run
-    expected = (
-        OURS | OTHERS | {way for package, way in PEERS.items() if package not in found['left_out']}
-    )
+    expected = OURS | OTHERS | {way for package, way in PEERS.items() if package not in found['left_out']}
     assert set(found['results']) == {'40 x 10', '60 x 10'}
     assert expected <= set(found['results']['40 x 10'])
     for package in found['left_out']:
@@ -90,14 +88,10 @@ def test_what_comes_back_is_said(small_run):
     printed, found, _ = small_run
     rows = found['results']['40 x 10']
     exact = OURS | {'pickle', 'pickle, paused', 'cloudpickle', 'dill', 'jsonpickle'}
-    assert all(
-        not row['lost'] and row['gives'] == 'records' for name, row in rows.items() if name in exact
-    )
+    assert all(not row['lost'] and row['gives'] == 'records' for name, row in rows.items() if name in exact)
     assert 'boxes changed in 40 of 40 records' in rows['article']['lost']
     assert 'article lost: boxes changed in 40 of 40 records' in printed
-    assert not any(
-        'boxes' in text and ' of 400 ' in text for row in rows.values() for text in row['lost']
-    )
+    assert not any('boxes' in text and ' of 400 ' in text for row in rows.values() for text in row['lost'])
     for name, row in rows.items():
         if row['gives'] != 'records':
             assert row['not_kept'] and f'{name} does not keep: {row["not_kept"]}' in printed
@@ -168,18 +162,14 @@ def test_a_way_that_loses_something_is_reported(load):
 
 
 def test_a_table_that_loses_boxes_is_reported():
-    way = ways.Way(
-        'table', ways.pickle_5, lambda data: [1, 2, 3], 'a table', lambda rows: (5, len(rows))
-    )
+    way = ways.Way('table', ways.pickle_5, lambda data: [1, 2, 3], 'a table', lambda rows: (5, len(rows)))
     given = data.collection(data.made(5, 10))
     assert ways.lost(way, given, way.load(None), data.counts) == ['3 of 50 boxes']
 
 
 def test_a_loss_of_our_own_is_no_result():
     rows = {'json': dict(lost=['4 of 5 records']), 'msgpack': dict(lost=[])}
-    assert list(bench.own_losses({'5 x 10': rows}, ('json', 'msgpack'))) == [
-        'json, 5 x 10: 4 of 5 records'
-    ]
+    assert list(bench.own_losses({'5 x 10': rows}, ('json', 'msgpack'))) == ['json, 5 x 10: 4 of 5 records']
 
 
 # The data and the clock.
@@ -189,9 +179,7 @@ def test_boxes_are_in_order_and_images_exist():
     with data.image_folder(3) as folder:
         records = list(data.made(3, 10, folder=folder))
         assert all(record.filepath.exists() for record in records)
-        assert (
-            len({record.filepath.stat().st_ino for record in records}) == 1
-        )  # one file, three names
+        assert len({record.filepath.stat().st_ino for record in records}) == 1  # one file, three names
         for record in records:
             check_boxes(record.detection)
             record.autofix()
@@ -293,9 +281,7 @@ def test_what_odd_records_cost_is_compared_round_by_round():
 
 
 def test_only_the_collector_off_has_a_gate():
-    (found,) = against.compare_versions(
-        [row('a', [2], [1], collector=True)], [against.Case('a', 10)]
-    )
+    (found,) = against.compare_versions([row('a', [2], [1], collector=True)], [against.Case('a', 10)])
     assert not against.missed(found)
 
 
@@ -303,9 +289,7 @@ def test_against_itself(tmp_path):
     out = tmp_path / 'against.json'
     args = ROOT, '--quick', '--only', 'two class', '--rounds', 1, '--out', out
     done = run('against.py', *args, folder=tmp_path)
-    assert done.returncode in (0, 1) and not done.stderr, (
-        done.stdout + done.stderr
-    )  # 1: a noisy moment
+    assert done.returncode in (0, 1) and not done.stderr, done.stdout + done.stderr  # 1: a noisy moment
     found = json.loads(out.read_text())
     assert {v['case'] for v in found['versions']} == {'regular', 'two class maps in turn'}
     assert {v['what'] for v in found['oddities']} == {'dumps', 'loads'}

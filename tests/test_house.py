@@ -7,15 +7,14 @@ import msgspec
 import pytest
 from test_round_trip import alike
 
-from redaction_serde import components
+from redaction_serde import components, document
 from redaction_serde.checks import broken_references
 from redaction_serde.components import COMPONENT_NAMES, COMPONENTS, RECORD_NAMES, TASK_NAMES, Component, field_table
-from redaction_serde.document import record_shape, task_shape
+from redaction_serde.document import task_shape
 from redaction_serde.errors import DecodeError, EncodeError
 from redaction_serde.fidelity import compare
 from redaction_serde.kinds.plain import AnyValue, Mark, NumberList
 from redaction_serde.records import classes, dumps, load, loads, save
-from redaction_serde.wire import registry
 from redaction_serde.wire.format import Wire
 from redaction_serde.wire.registry import FORMATS, WIRES, decode, format_of, wire_of
 
@@ -27,14 +26,13 @@ from icevision.data import RecordCollection
 @pytest.fixture
 def fresh():
     """What is declared, put back afterwards."""
-    kept = dict(COMPONENTS), dict(classes._CLASS_OF), dict(classes._COMPONENT_OF), dict(WIRES), registry._READERS
+    kept = dict(COMPONENTS), dict(classes._CLASS_OF), dict(classes._COMPONENT_OF), dict(WIRES)
     yield
     for table, old in zip((COMPONENTS, classes._CLASS_OF, classes._COMPONENT_OF, WIRES), kept):
         table.clear()
         table.update(old)
-    registry._READERS = kept[4]
     task_shape.cache_clear()
-    record_shape.cache_clear()
+    document._record_shape.cache_clear()
 
 
 class StampRecordComponent(RecordComponent):
@@ -69,11 +67,11 @@ def test_a_component_is_added_in_one_place(fresh):
         assert compare(collection, loads(data))
         assert not broken_references(decode(data))
     assert ('Stamp', 'ink', 'grams', 'required') in field_table()
-    document = msgspec.json.decode(dumps(collection))
-    document['records'][3]['common']['ink'] = ['a lot']
-    del document['crc32']
+    text = msgspec.json.decode(dumps(collection))
+    text['records'][3]['common']['ink'] = ['a lot']
+    del text['crc32']
     with pytest.raises(DecodeError, match=r'records\[3\].common.ink\[0\]'):
-        loads(msgspec.json.encode(document), verify=False)
+        loads(msgspec.json.encode(text), verify=False)
 
 
 def test_an_attribute_is_added_in_one_place(fresh):
@@ -84,7 +82,7 @@ def test_an_attribute_is_added_in_one_place(fresh):
     assert '"extras":{"Stamp":{"seen":false' in dumps(collection).decode()
     declare(NumberList('ink', 'grams'), AnyValue('seen', 'when'))
     task_shape.cache_clear()
-    record_shape.cache_clear()
+    document._record_shape.cache_clear()
     assert '"seen":false' in dumps(collection).decode() and '"Stamp":{"seen"' not in dumps(collection).decode()
     assert compare(collection, loads(dumps(collection)))
 
@@ -109,16 +107,12 @@ class Repr(Wire):
 
 
 def test_a_format_is_added_in_one_place(fresh, tmp_path):
-    wire = Repr()
-    WIRES['repr'] = wire  # the one line; in the source it stands in the list of the registry
-    registry._READERS = (*registry._READERS, wire)
+    WIRES['repr'] = wire = Repr()  # the one line; in the source it stands in the list of the registry
     collection = RecordCollection(None).new(alike(5))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, 'FORMATS', (*FORMATS, 'repr', 'repr.gz'))
-        for name in ('a.repr', 'a.repr.gz'):
-            save(collection, tmp_path / name)
-            assert compare(collection, load(tmp_path / name))
-            assert format_of(tmp_path / name) == name[2:]
+    for name in ('a.repr', 'a.repr.gz'):
+        save(collection, tmp_path / name)
+        assert compare(collection, load(tmp_path / name))
+        assert format_of(tmp_path / name) == name[2:]
     assert wire_of(b'#repr\n') is wire
 
 

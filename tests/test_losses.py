@@ -1,6 +1,5 @@
 """What the first version lost or said twice, each mended by its mechanism: kept, or refused with its place and remedy."""
 
-import base64
 import gc
 import json
 import pickle
@@ -8,13 +7,11 @@ import subprocess
 import sys
 
 import msgspec
-import numpy as np
 import pytest
 from PIL import Image
 from test_round_trip import alike, boxes_component
 
-from redaction_serde.checks import broken_references, check
-from redaction_serde.document import BATCH, Document
+from redaction_serde.checks import check
 from redaction_serde.errors import DecodeError, EncodeError, Limits
 from redaction_serde.fidelity import compare
 from redaction_serde.lessons.cases import CASES
@@ -24,16 +21,13 @@ from redaction_serde.records import (
     iter_records,
     load,
     loads,
-    metadata_class,
     register_component,
     save,
     to_document,
 )
 from redaction_serde.records import build, classes
-from redaction_serde.values import from_value, to_value
 from redaction_serde.wire.registry import FORMATS, WIRES, decode, encode
 
-import torch
 from icevision.core import (
     AreasRecordComponent,
     BaseRecord,
@@ -340,7 +334,9 @@ def test_other_line_breaks_are_read_as_any_json():
         loads(changed)
 
 
-@pytest.mark.parametrize('value', [msgspec.msgpack.Ext(5, b'x'), __import__('datetime').datetime(2026, 1, 1).astimezone()])
+@pytest.mark.parametrize(
+    'value', [msgspec.msgpack.Ext(5, b'x'), __import__('datetime').datetime(2026, 1, 1).astimezone()]
+)
 def test_extension_types_of_messagepack_are_refused(value):
     document = to_document(listed(boxed()))
     document.records[0].attrs = {'note': {'deep': [value]}}
@@ -433,7 +429,10 @@ def test_the_collector_is_as_it_was():
 # ---------------------------------------------------------------- attributes are counted without CPython's help, too
 
 
-@pytest.mark.parametrize('name', ['detection_with_everything', 'masks_of_every_class', 'keypoints', 'a_note_on_the_task', 'sizes_set_and_unset'])
+@pytest.mark.parametrize(
+    'name',
+    ['detection_with_everything', 'masks_of_every_class', 'keypoints', 'a_note_on_the_task', 'sizes_set_and_unset'],
+)
 def test_without_counting_referents(name, monkeypatch):
     expected = dumps(CASES[name]())
     monkeypatch.setattr(classes, 'counts_by_referents', False)

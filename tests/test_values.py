@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, strategies as st
 
 from redaction_serde import values
-from redaction_serde.errors import DecodeError, EncodeError, Limits, Problem, Problems, SerdeError, over_limit, printable
+from redaction_serde.errors import (
+    DecodeError,
+    EncodeError,
+    Limits,
+    Problem,
+    Problems,
+    SerdeError,
+    over_limit,
+    printable,
+)
 from redaction_serde.values import INT_RANGE, LOOKING, MAX_DEPTH, Packing, from_value, read_path, to_value, with_bytes
 
 text = st.text(max_size=8)
@@ -18,11 +27,13 @@ plain = st.recursive(
     | text
     | st.binary(max_size=8)
     | text.filter(lambda t: '\0' not in t).map(Path),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.lists(inner, max_size=3).map(tuple)
-    | st.dictionaries(text | st.integers() .filter(lambda i: i in INT_RANGE) | st.tuples(text), inner, max_size=3)
-    | st.frozensets(st.integers(-9, 9) | text, max_size=3)
-    | st.sets(st.booleans() | text, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(text | st.integers().filter(lambda i: i in INT_RANGE) | st.tuples(text), inner, max_size=3)
+        | st.frozensets(st.integers(-9, 9) | text, max_size=3)
+        | st.sets(st.booleans() | text, max_size=3)
+    ),
     max_leaves=12,
 )
 
@@ -57,13 +68,34 @@ def test_looking_agrees_with_making(value):
 
 hostile = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text | st.binary(max_size=4),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ['$tuple', '$set', '$dict', '$bytes', '$path', '$ndarray', '$image', '$tensor', '$bbox', '$size', '$no', 'a', 'dtype', 'shape', 'values', 'data', 'mode', 'size']
-        ),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    '$tuple',
+                    '$set',
+                    '$dict',
+                    '$bytes',
+                    '$path',
+                    '$ndarray',
+                    '$image',
+                    '$tensor',
+                    '$bbox',
+                    '$size',
+                    '$no',
+                    'a',
+                    'dtype',
+                    'shape',
+                    'values',
+                    'data',
+                    'mode',
+                    'size',
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=20,
 )
@@ -84,7 +116,9 @@ def test_hostile_data_raise_our_error_or_none(data):
         assert len(set(outcomes)) == 1, outcomes
 
 
-@pytest.mark.parametrize('wrap', [lambda v: [v], lambda v: {'a': v}, lambda v: (v,), lambda v: {1: v}, lambda v: {'$a': v}])
+@pytest.mark.parametrize(
+    'wrap', [lambda v: [v], lambda v: {'a': v}, lambda v: (v,), lambda v: {1: v}, lambda v: {'$a': v}]
+)
 def test_depth_is_counted_alike_on_both_ways(wrap):
     value = 'core'
     for _ in range(MAX_DEPTH):

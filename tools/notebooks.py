@@ -1,8 +1,9 @@
 """Which notebooks there are. Everything that runs, checks or shows notebooks asks here."""
+
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NBS = ROOT/'nbs'
+NBS = ROOT / 'nbs'
 
 
 def notebooks(folder=NBS):

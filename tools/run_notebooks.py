@@ -6,6 +6,7 @@ Without names: all of nbs/. A name is a notebook (`01_bytes`, `learn/01_bytes.ip
 With --store the outputs are kept in the notebooks, which are then cleaned as `nbdev_clean` does.
 The tests and the site share what `executed` returns, so that no notebook runs twice for the same sources.
 """
+
 import argparse
 import contextlib
 import fcntl
@@ -19,8 +20,8 @@ from pathlib import Path
 
 from notebooks import NBS, ROOT, notebooks
 
-KEPT = ROOT/'build'/'executed'  # notebooks with the outputs of their last run
-GUARD = ROOT/'tests'/'offline'  # forbids the network to a Python process that has it on its path
+KEPT = ROOT / 'build' / 'executed'  # notebooks with the outputs of their last run
+GUARD = ROOT / 'tests' / 'offline'  # forbids the network to a Python process that has it on its path
 
 
 class NetworkError(Exception):
@@ -35,7 +36,8 @@ def offline(log, **more):
 
 def is_skipped(cell):
     """Is it left out when notebooks run side by side? Exporting is not the reader's business, and `#| eval: false` says so itself."""
-    if cell.cell_type != 'code': return False
+    if cell.cell_type != 'code':
+        return False
     directives = [line.replace(' ', '') for line in cell.source.splitlines()]
     return 'nbdev_export()' in cell.source or '#|eval:false' in directives
 
@@ -48,30 +50,50 @@ def run_notebook(path, timeout=600):
     import nbformat
     from nbclient import NotebookClient
     from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
+
     nb = nbformat.read(path, as_version=4)
     skipped = {cell['id']: cell.source for cell in nb.cells if is_skipped(cell)}
     for cell in nb.cells:
-        if cell['id'] in skipped: cell.source = ''
+        if cell['id'] in skipped:
+            cell.source = ''
     with tempfile.TemporaryDirectory(prefix='notebook-') as folder:
-        log = Path(folder)/'network.log'
-        env = offline(log, TMPDIR=folder, ZENML_CONFIG_PATH=f'{folder}/zenml', PYTHONWARNINGS='ignore',
-                      OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '1'),
-                      PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+        log = Path(folder) / 'network.log'
+        env = offline(
+            log,
+            TMPDIR=folder,
+            ZENML_CONFIG_PATH=f'{folder}/zenml',
+            PYTHONWARNINGS='ignore',
+            OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '1'),
+            PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        )
         env.pop('MPLBACKEND', None)  # the tests have one that draws nothing
-        client = NotebookClient(nb, timeout=timeout, kernel_name='python3', extra_arguments=['--log-level=ERROR'],
-                                resources={'metadata': {'path': str(path.parent)}})
+        client = NotebookClient(
+            nb,
+            timeout=timeout,
+            kernel_name='python3',
+            extra_arguments=['--log-level=ERROR'],
+            resources={'metadata': {'path': str(path.parent)}},
+        )
         client.execute(env=env)
-        if log.exists(): raise NetworkError(f'{path.name} wants the network:\n{log.read_text()}')
+        if log.exists():
+            raise NetworkError(f'{path.name} wants the network:\n{log.read_text()}')
     for cell in nb.cells:
-        if cell['id'] in skipped: cell.source = skipped[cell['id']]
-    return CoalesceStreamsPreprocessor().preprocess(nb, {})[0]  # how a kernel cuts its output into messages is left to chance
+        if cell['id'] in skipped:
+            cell.source = skipped[cell['id']]
+    return CoalesceStreamsPreprocessor().preprocess(nb, {})[
+        0
+    ]  # how a kernel cuts its output into messages is left to chance
 
 
 def digest(*paths):
     """SHA-256 of the contents and names of files and of whole folders, as a short text."""
     sha = hashlib.sha256()
     for path in paths:
-        for file in sorted(p for p in (path.rglob('*') if path.is_dir() else [path]) if p.is_file() and not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts)):
+        for file in sorted(
+            p
+            for p in (path.rglob('*') if path.is_dir() else [path])
+            if p.is_file() and not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts)
+        ):
             sha.update(f'{file.relative_to(ROOT)} {file.stat().st_size}\n'.encode() + file.read_bytes())
     return sha.hexdigest()[:20]
 
@@ -79,7 +101,7 @@ def digest(*paths):
 @contextlib.contextmanager
 def alone(name):
     """One process at a time between here and the end of the block; the others wait."""
-    path = KEPT/f'.{name}.lock'
+    path = KEPT / f'.{name}.lock'
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -89,13 +111,14 @@ def alone(name):
 def kept(path):
     """Where the executed form of a notebook is kept: the name depends on all that its outputs depend on."""
     python = '.'.join(map(str, sys.version_info[:3]))
-    key = digest(path, ROOT/'redaction_serde', ROOT/'constraints.txt', GUARD, Path(__file__).resolve())
-    return KEPT/path.relative_to(NBS).with_suffix('')/f'{python}-{key}.ipynb'
+    key = digest(path, ROOT / 'redaction_serde', ROOT / 'constraints.txt', GUARD, Path(__file__).resolve())
+    return KEPT / path.relative_to(NBS).with_suffix('') / f'{python}-{key}.ipynb'
 
 
 def executed(path, said=lambda text: None):
     """The notebook with its outputs, from a run of exactly these sources: an earlier one if there is, else one now."""
     import nbformat
+
     name = path.relative_to(NBS).with_suffix('').as_posix()
     with alone(name.replace('/', '-')):
         target = kept(path)
@@ -104,7 +127,8 @@ def executed(path, said=lambda text: None):
             nb = run_notebook(path)
             said(f'{name}: {time.perf_counter() - start:.0f} s')
             target.parent.mkdir(parents=True, exist_ok=True)
-            for old in target.parent.iterdir(): old.unlink()
+            for old in target.parent.iterdir():
+                old.unlink()
             nbformat.write(nb, target.with_suffix('.part'))
             target.with_suffix('.part').replace(target)
         return nbformat.read(target, as_version=4)
@@ -113,12 +137,18 @@ def executed(path, said=lambda text: None):
 def chosen(wanted):
     """The notebooks that the names on the command line mean; without any, all. Exits if a name means none."""
     found = notebooks()
-    if not wanted: return found
+    if not wanted:
+        return found
     names = {}
     for text in wanted:
         plain = text.removeprefix('nbs/').removesuffix('.ipynb').rstrip('/')
-        matching = {name: path for name, path in found.items() if plain in (name.removesuffix('.ipynb'), path.stem, path.parent.name)}
-        if not matching: sys.exit(f'there is no notebook {text!r} in nbs/; there are: {", ".join(found)}')
+        matching = {
+            name: path
+            for name, path in found.items()
+            if plain in (name.removesuffix('.ipynb'), path.stem, path.parent.name)
+        }
+        if not matching:
+            sys.exit(f'there is no notebook {text!r} in nbs/; there are: {", ".join(found)}')
         names |= matching
     return names
 
@@ -132,7 +162,8 @@ def main():
     for name, path in chosen(args.names).items():
         print(f'{name} … ', end='', flush=True)
         start = time.perf_counter()
-        try: nb = run_notebook(path)
+        try:
+            nb = run_notebook(path)
         except Exception as e:
             failed.append(name)
             print(f'failed\n{e}')
@@ -140,9 +171,14 @@ def main():
         print(f'{time.perf_counter() - start:.0f} s')
         if args.store:
             import nbformat
+
             nbformat.write(nb, path)
-            subprocess.run([str(Path(sys.executable).parent/'nbdev_clean'), '--fname', str(path)], check=True, cwd=ROOT)
-    if failed: sys.exit(f'failed: {", ".join(failed)}')
+            subprocess.run(
+                [str(Path(sys.executable).parent / 'nbdev_clean'), '--fname', str(path)], check=True, cwd=ROOT
+            )
+    if failed:
+        sys.exit(f'failed: {", ".join(failed)}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -26,7 +26,9 @@ class Boxes(Kind):
 
     attributes = {'bboxes': []}
     odd = {'bboxes': ('list', 'tuple', 'none')}
-    fields = (Field('bboxes', list[XYXY], about='xmin, ymin, xmax, ymax in pixels, as they are: never clipped or ordered'),)
+    fields = (
+        Field('bboxes', list[XYXY], about='xmin, ymin, xmax, ymax in pixels, as they are: never clipped or ordered'),
+    )
 
     def row(self, c, pack):
         boxes = c.bboxes
@@ -163,7 +165,11 @@ class ImageSize(Kind):
             return None
         sides = [(c.width, c.height) for c in cs]
         flat = list(chain.from_iterable(sides))
-        if sides != sizes or not INTS.issuperset(map(type, chain(flat, chain.from_iterable(sizes)))) or not fits(flat, INTS):
+        if (
+            sides != sizes
+            or not INTS.issuperset(map(type, chain(flat, chain.from_iterable(sizes))))
+            or not fits(flat, INTS)
+        ):
             return None
         originals = [UNSET] * len(cs)
         if not pack.have(cs, self.usual + 2):  # with `task` and `composite`; so some have an original size
@@ -193,6 +199,8 @@ class ImageSize(Kind):
         look.whole_numbers('original_size', [] if original is UNSET else original)
 
     def why_not_odd(self, attribute, value):
-        if isinstance(value, (list, tuple)) and not (len(value) == 2 and NUMBERS.issuperset(type(scalar(v)) for v in value)):
+        if isinstance(value, (list, tuple)) and not (
+            len(value) == 2 and NUMBERS.issuperset(type(scalar(v)) for v in value)
+        ):
             return f'expected two numbers as {attribute}'
         return super().why_not_odd(attribute, value)

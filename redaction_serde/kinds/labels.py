@@ -16,11 +16,14 @@ from .kind import INTS, Field, Kind, Whole, flat_lists, plain_numbers, rows_of
 from ..values import INT_RANGE, Packing, Reading, check_hashes, dotted, from_value, to_value
 
 # %% ../../nbs/build/07_labels.ipynb #f385b8b2
+_BACKGROUND = 'background'
+
+
 class ClassMapData(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "An icevision `ClassMap`."
 
     classes: list[Any]  # names by id; null where an id is not in use
-    background: Any = 'background'  # its name, or null for none
+    background: Any = _BACKGROUND  # its name, or null for none
     lock: bool = True  # unknown names raise (True) or are added (False)
     ids: Union[list[tuple[Any, int]], UnsetType] = UNSET  # name and id, if they are not simply positions
 
@@ -38,14 +41,15 @@ def pack_class_map(
     state = vars(class_map)
     plain = state.keys() == _ATTRIBUTES and type(state['_lock']) is bool and type(state['_id2class']) is list
     if dotted(type(class_map)) != _CLASS_MAP_CLASS or not plain:
-        packing.note(place, f'expected a plain ClassMap, found {type(class_map).__name__} with attributes {", ".join(state)}')
+        packing.note(
+            place, f'expected a plain ClassMap, found {type(class_map).__name__} with attributes {", ".join(state)}'
+        )
         return ClassMapData([])
     names = state['_id2class']
-    data = ClassMapData(
-        to_value(names, (place, 'classes'), packing),
-        to_value(state['_background'], (place, 'background'), packing),
-        state['_lock'],
-    )
+    background = to_value(state['_background'], (place, 'background'), packing)
+    if type(background) is str and background == _BACKGROUND:
+        background = _BACKGROUND  # a default is left out only if it is this very object
+    data = ClassMapData(to_value(names, (place, 'classes'), packing), background, state['_lock'])
     if _typed(state['_class2id']) != _typed({name: i for i, name in enumerate(names)}):
         data.ids = [(to_value(name, (place, 'ids'), packing), i) for name, i in state['_class2id'].items()]
         if not all(type(i) is int and i in INT_RANGE for _, i in data.ids):

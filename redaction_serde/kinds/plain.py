@@ -8,7 +8,18 @@ __all__ = ['NumberList', 'Mark', 'AnyValue', 'RecordId', 'State']
 # %% ../../nbs/build/05_plain_kinds.ipynb #965c0b65
 from typing import Any, Union
 
-from .kind import COUNTS, NUMBERS, REQUIRED, Field, Kind, Number, Whole, flat_lists, plain_numbers, rows_of
+from redaction_serde.kinds.kind import (
+    COUNTS,
+    NUMBERS,
+    REQUIRED,
+    Field,
+    Kind,
+    Number,
+    Whole,
+    flat_lists,
+    plain_numbers,
+    rows_of,
+)
 from ..values import INT_RANGE, Packing, to_value
 
 # %% ../../nbs/build/05_plain_kinds.ipynb #4f463d61
@@ -107,7 +118,9 @@ class RecordId(Kind):
         try:
             hash(c.record_id)
         except TypeError:
-            pack.note('record_id', f'a value of class {type(c.record_id).__name__} has no hash, so that no dict can hold it')
+            pack.note(
+                'record_id', f'a value of class {type(c.record_id).__name__} has no hash, so that no dict can hold it'
+            )
         return (pack.value(c.record_id, 'record_id'),)
 
     def column(self, cs, pack):

@@ -24,6 +24,7 @@ __all__ = ['CASES', 'blank', 'fill', 'page', 'case', 'listed', 'plain_page', 'tw
 # %% ../../nbs/build/41_cases.ipynb #5589ac58
 import math
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
@@ -37,10 +38,35 @@ prepare_icevision();
 # %% ../../nbs/build/41_cases.ipynb #cd000ae6
 from icevision import tasks
 from icevision.core import (
-    AreasRecordComponent, BaseRecord, BBox, BBoxesRecordComponent, ClassificationLabelsRecordComponent, ClassMap, ClassMapRecordComponent,
-    EncodedRLEs, FilepathRecordComponent, GrayScaleRecordComponent, ImageRecordComponent, InstanceMasksRecordComponent, InstancesLabelsRecordComponent,
-    IsCrowdsRecordComponent, KeypointConnection, KeyPoints, KeyPointsRecordComponent, KeypointsMetadata, LossesRecordComponent, MaskArray, MaskFile,
-    Polygon, RecordComponent, RLE, ScoresRecordComponent, SemanticMaskFile, SemanticMaskRecordComponent, VocMaskFile)
+    AreasRecordComponent,
+    BaseRecord,
+    BBox,
+    BBoxesRecordComponent,
+    ClassificationLabelsRecordComponent,
+    ClassMap,
+    ClassMapRecordComponent,
+    EncodedRLEs,
+    FilepathRecordComponent,
+    GrayScaleRecordComponent,
+    ImageRecordComponent,
+    InstanceMasksRecordComponent,
+    InstancesLabelsRecordComponent,
+    IsCrowdsRecordComponent,
+    KeypointConnection,
+    KeyPoints,
+    KeyPointsRecordComponent,
+    KeypointsMetadata,
+    LossesRecordComponent,
+    MaskArray,
+    MaskFile,
+    Polygon,
+    RecordComponent,
+    RLE,
+    ScoresRecordComponent,
+    SemanticMaskFile,
+    SemanticMaskRecordComponent,
+    VocMaskFile,
+)
 from icevision.core.tasks import Task
 from icevision.data import Prediction, RecordCollection
 from icevision.parsers import COCOKeypointsMetadata
@@ -49,14 +75,23 @@ from icevision.utils import ImgSize
 # %% ../../nbs/build/41_cases.ipynb #3e1ae799
 def blank() -> BaseRecord:
     "A record with the components of a COCO parser, and nothing in them."
-    return BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent(), AreasRecordComponent(), IsCrowdsRecordComponent()))
+    return BaseRecord(
+        (
+            FilepathRecordComponent(),
+            InstancesLabelsRecordComponent(),
+            BBoxesRecordComponent(),
+            AreasRecordComponent(),
+            IsCrowdsRecordComponent(),
+        )
+    )
+
 
 def fill(
-    record,                   # an empty record
-    boxes,                    # a list of coordinates: xmin, ymin, xmax, ymax in pixels
-    file='scans/p1.png',      # its image
-    class_map=None,           # the classes; by default 'redaction' beside the background
-    label='redaction',        # of each box
+    record,  # an empty record
+    boxes,  # a list of coordinates: xmin, ymin, xmax, ymax in pixels
+    file='scans/p1.png',  # its image
+    class_map=None,  # the classes; by default 'redaction' beside the background
+    label='redaction',  # of each box
 ) -> BaseRecord:
     "Give a record a page of 200 by 100 pixels with these boxes."
     record.set_filepath(file)
@@ -68,35 +103,41 @@ def fill(
 
 # %% ../../nbs/build/41_cases.ipynb #1676f122
 def page(
-    *boxes,               # coordinates of each box; without any, one redaction
-    n=1,                  # pages
-    make=blank,           # makes an empty record
-    **kwargs,             # what `fill` takes
+    *boxes,  # coordinates of each box; without any, one redaction
+    n=1,  # pages
+    make=blank,  # makes an empty record
+    **kwargs,  # what `fill` takes
 ) -> RecordCollection:
     "An everyday page, new each time: the cases change it."
-    collection, boxes = RecordCollection(make), boxes or [(12.5, 8., 96., 20.75)]
+    collection, corners = RecordCollection(make), boxes or [(12.5, 8.0, 96.0, 20.75)]
     class_map = kwargs.pop('class_map', None) or ClassMap(['redaction'])
     for i in range(1, n + 1):
-        record = fill(collection.get_by_record_id(f'scans/p{i}.png'), boxes, f'scans/p{i}.png', class_map, **kwargs)
-        if hasattr(record.detection, 'areas'): record.detection.add_areas([1077.375]*len(boxes))
-        if hasattr(record.detection, 'iscrowds'): record.detection.add_iscrowds([0]*len(boxes))
+        record = fill(collection.get_by_record_id(f'scans/p{i}.png'), corners, f'scans/p{i}.png', class_map, **kwargs)
+        if hasattr(record.detection, 'areas'):
+            record.detection.add_areas([1077.375] * len(corners))
+        if hasattr(record.detection, 'iscrowds'):
+            record.detection.add_iscrowds([0] * len(corners))
     return collection
 
 # %% ../../nbs/build/41_cases.ipynb #331703e6
-CASES = {}  # name -> the function that makes it
+CASES: dict[str, Callable] = {}  # name -> the function that makes it
+
 
 def case(
     group,  # heading that it is listed under
-):          # a decorator
+):  # a decorator
     "Register the function below as a case."
+
     def register(make):
         make.group = group
         CASES[make.__name__] = make
         return make
+
     return register
 
+
 def listed(
-    *records,           # as many as you like
+    *records,  # as many as you like
 ) -> RecordCollection:  # with no template for new ones
     "A collection of these records."
     return RecordCollection(None).new(records)
@@ -107,33 +148,39 @@ def plain_page():
     "one redaction on a page"
     return page()
 
+
 @case('plain pages')
 def two_pages():
     "two pages with one class map"
     return page(n=2)
+
 
 @case('plain pages')
 def whole_numbers():
     "coordinates that are ints"
     return page((12, 8, 96, 20))
 
+
 @case('plain pages')
 def several_boxes():
     "three boxes"
-    return page(*[(12.5, y, 96., y + 8) for y in (8., 24., 64.)])
+    return page(*[(12.5, y, 96.0, y + 8) for y in (8.0, 24.0, 64.0)])
+
 
 @case('plain pages')
 def no_boxes():
     "two pages, of which the second has no box"
     c = page(n=2)
-    for kind in ('label_ids', 'labels', 'bboxes', 'areas', 'iscrowds'): getattr(c[1].detection, kind).clear()
+    for kind in ('label_ids', 'labels', 'bboxes', 'areas', 'iscrowds'):
+        getattr(c[1].detection, kind).clear()
     return c
 
 # %% ../../nbs/build/41_cases.ipynb #205af9a4
 @case('numbers')
 def any_floats():
     "coordinates that no short decimal spells"
-    return page((0.1 + 0.2, 1/3, 95.01234567890123, 2**.5*10))
+    return page((0.1 + 0.2, 1 / 3, 95.01234567890123, 2**0.5 * 10))
+
 
 @case('numbers')
 def a_very_small_area():
@@ -142,20 +189,24 @@ def a_very_small_area():
     c[0].detection.areas[0] = 1e-20
     return c
 
+
 @case('numbers')
 def negative_zero():
     "an edge at -0.0"
-    return page((-0.0, 8., 96., 20.75))
+    return page((-0.0, 8.0, 96.0, 20.75))
+
 
 @case('numbers')
 def numpy_numbers():
     "coordinates that are NumPy scalars, as models return them"
     return page(tuple(np.array([12.5, 8, 96, 20.75], np.float32)))
 
+
 @case('numbers')
 def torch_numbers():
     "coordinates that are torch scalars"
     return page(tuple(torch.tensor([12.5, 8, 96, 20.75])))
+
 
 @case('numbers')
 def sixty_four_bits():
@@ -164,36 +215,42 @@ def sixty_four_bits():
     c[0].detection.areas[0] = 2**64 - 1
     return c
 
+
 @case('numbers')
 def not_a_number():
     "an edge that is NaN"
-    return page((12.5, math.nan, 96., 20.75))
+    return page((12.5, math.nan, 96.0, 20.75))
+
 
 @case('numbers')
 def infinity():
     "an edge at infinity"
-    return page((12.5, 8., math.inf, 20.75))
+    return page((12.5, 8.0, math.inf, 20.75))
 
 # %% ../../nbs/build/41_cases.ipynb #02083e51
 @case('boxes')
 def box_past_the_edge():
     "a box that reaches past the page"
-    return page((-4., 8., 96., 20.75))
+    return page((-4.0, 8.0, 96.0, 20.75))
+
 
 @case('boxes')
 def box_off_the_page():
     "a box beside the page"
-    return page((12.5, 8., 96., 20.75), (210., 8., 230., 20.75))
+    return page((12.5, 8.0, 96.0, 20.75), (210.0, 8.0, 230.0, 20.75))
+
 
 @case('boxes')
 def box_without_area():
     "a box of no height"
-    return page((12.5, 8., 96., 20.75), (12.5, 30., 96., 30.))
+    return page((12.5, 8.0, 96.0, 20.75), (12.5, 30.0, 96.0, 30.0))
+
 
 @case('boxes')
 def box_inside_out():
     "a box with its corners swapped"
-    return page((12.5, 8., 96., 20.75), (96., 50., 12.5, 30.))
+    return page((12.5, 8.0, 96.0, 20.75), (96.0, 50.0, 12.5, 30.0))
+
 
 @case('boxes')
 def labels_out_of_step():
@@ -210,11 +267,13 @@ def id_is_a_number():
     c[0].set_record_id(7)
     return c.new([c[0]])
 
+
 @case('ids and files')
 def ids_of_every_kind():
     "ids that are text, ints, floats, bools, None, tuples, bytes, paths and sets"
     ids = (0, -1, 2**63, '', '1', 'ß漢', 1.5, True, None, ('a', 1), b'x', Path('p/q.png'), frozenset({1, 2}))
     return listed(*(record(id=i) for i in ids))
+
 
 @case('ids and files')
 def the_same_file_twice():
@@ -229,10 +288,12 @@ def one_image_in_two_records():
     c[1].set_filepath('scans/p1.png')
     return c
 
+
 @case('ids and files')
 def one_id_twice():
     "two records with one id"
     return listed(record(id=1), record(BBoxesRecordComponent(), id=1))
+
 
 @case('ids and files')
 def a_renamed_record():
@@ -241,6 +302,7 @@ def a_renamed_record():
     c[0].set_record_id('renamed')
     return c
 
+
 @case('ids and files')
 def a_file_that_moved():
     "an image that is not where the record says"
@@ -248,6 +310,7 @@ def a_file_that_moved():
     c[1].set_filepath('scans/moved/p2.png')
     c[1].set_record_id('scans/moved/p2.png')
     return c.new(list(c))
+
 
 @case('ids and files')
 def an_odd_file_name():
@@ -258,8 +321,8 @@ def an_odd_file_name():
 
 # %% ../../nbs/build/41_cases.ipynb #bb2f60f0
 def record(
-    *components,    # beside the file
-    id=1,           # of any kind
+    *components,  # beside the file
+    id=1,  # of any kind
     size=(40, 30),  # width and height in pixels
 ) -> BaseRecord:
     "A record of one scanned page with components of your choice."
@@ -273,10 +336,12 @@ def no_background():
     "ids that start at 0 with the first class"
     return page(class_map=ClassMap(['redaction'], background=None))
 
+
 @case('class maps')
 def another_background():
     "a background that is called 'paper'"
     return page(class_map=ClassMap(['redaction'], background='paper'))
+
 
 @case('class maps')
 def a_class_without_boxes():
@@ -289,15 +354,18 @@ def holes():
     "COCO ids 1 and 3, and nothing at 2"
     return page(class_map=ClassMap(['stamp', None, 'redaction']))
 
+
 @case('class maps')
 def unlocked():
     "a class map that takes new names"
     return page(class_map=ClassMap(['redaction']).unlock())
 
+
 @case('class maps')
 def classes_that_are_numbers():
     "a class called 3"
     return page(class_map=ClassMap([3]), label=3)
+
 
 @case('class maps')
 def two_class_maps():
@@ -306,6 +374,7 @@ def two_class_maps():
     c[1].detection.set_class_map(ClassMap(['stamp', 'redaction']))
     c[1].detection.set_labels(['redaction'])
     return c
+
 
 @case('class maps')
 def labels_without_a_class_map():
@@ -319,16 +388,19 @@ def voc_blank():
     "A record with the components of a VOC or VIA parser."
     return BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent()))
 
+
 def scored_blank():
     "A record with scores."
     r = blank()
     r.add_component(ScoresRecordComponent())
     return r
 
+
 @case('detection')
 def no_areas_or_crowds():
     "a record of a VOC or VIA parser"
     return page(make=voc_blank)
+
 
 @case('detection')
 def crowds_that_are_bools():
@@ -337,25 +409,33 @@ def crowds_that_are_bools():
     c[0].detection.iscrowds[0] = True
     return c
 
+
 @case('detection')
 def scores():
     "a list of scores"
     c = page(make=scored_blank)
-    c[0].detection.set_scores([.75])
+    c[0].detection.set_scores([0.75])
     return c
+
 
 @case('detection')
 def scores_of_a_model():
     "an array of scores"
     c = page(make=scored_blank)
-    c[0].detection.set_scores(np.array([.75], np.float32))
+    c[0].detection.set_scores(np.array([0.75], np.float32))
     return c
 
 # %% ../../nbs/build/41_cases.ipynb #293d6587
 @case('detection')
 def detection_with_everything():
     "scores, two classes, a box inside out, a crowd that is True"
-    r = record(InstancesLabelsRecordComponent(), BBoxesRecordComponent(), AreasRecordComponent(), IsCrowdsRecordComponent(), ScoresRecordComponent())
+    r = record(
+        InstancesLabelsRecordComponent(),
+        BBoxesRecordComponent(),
+        AreasRecordComponent(),
+        IsCrowdsRecordComponent(),
+        ScoresRecordComponent(),
+    )
     r.detection.set_class_map(ClassMap(['content', 'redaction']))
     r.detection.add_labels(['content', 'redaction'])
     r.detection.add_bboxes([BBox(0.1, -2, 30.5, 12), BBox(9, 9, 3.25, 9)])
@@ -363,6 +443,7 @@ def detection_with_everything():
     r.detection.set_scores(np.array([0.5, 0.25], np.float32))
     r.is_new = True
     return listed(r)
+
 
 @case('detection')
 def original_size():
@@ -372,12 +453,14 @@ def original_size():
     c[0].set_img_size(ImgSize(200, 100))
     return c
 
+
 @case('detection')
 def a_note_on_the_record():
     "an attribute of the record"
     c = page()
     c[0].reviewed_by = 'Ada'
     return c
+
 
 @case('detection')
 def a_note_on_the_task():
@@ -386,9 +469,19 @@ def a_note_on_the_task():
     c[0].detection.above_threshold = [True]
     return c
 
+
 def grey_blank():
     "A record whose file is opened in grey."
-    return BaseRecord((FilepathRecordComponent(gray=True), InstancesLabelsRecordComponent(), BBoxesRecordComponent(), AreasRecordComponent(), IsCrowdsRecordComponent()))
+    return BaseRecord(
+        (
+            FilepathRecordComponent(gray=True),
+            InstancesLabelsRecordComponent(),
+            BBoxesRecordComponent(),
+            AreasRecordComponent(),
+            IsCrowdsRecordComponent(),
+        )
+    )
+
 
 @case('detection')
 def a_grey_page():
@@ -404,11 +497,14 @@ def sizes_set_and_unset():
     b.set_record_id(2), c.set_record_id(3), c.set_img_size((7, 8))
     return listed(a, b, c)
 
+
 @case('other state')
 def losses_and_scores():
     "losses, and scores of two tasks"
     r = record(LossesRecordComponent(), ScoresRecordComponent(), ScoresRecordComponent(task=tasks.classification))
-    r.set_losses({'loss_classifier': 0.5, 'steps': [1, 2], 'tensor': torch.tensor([1.5, 2.5]), 'scalar': torch.tensor(0.1)})
+    r.set_losses(
+        {'loss_classifier': 0.5, 'steps': [1, 2], 'tensor': torch.tensor([1.5, 2.5]), 'scalar': torch.tensor(0.1)}
+    )
     r.detection.set_scores([0.5, np.float32(0.1)]), r.classification.set_scores(torch.tensor([0.25]))
     return listed(r)
 
@@ -420,6 +516,7 @@ def attributes_on_records_and_tasks():
     r.reviewed_by, r.tags, r.is_new = ('a', None), {'x', 'y'}, False
     r.detection.above_threshold, r.detection.kept = np.array([True]), {'n': {1: b'raw'}}
     return listed(r)
+
 
 @case('other state')
 def grey_records_and_pictures_in_memory():
@@ -441,11 +538,12 @@ def masked_blank():
     r.add_component(InstanceMasksRecordComponent())
     return r
 
+
 @case('tasks')
 def polygons():
     "a mask drawn as a polygon"
     c = page(make=masked_blank)
-    c[0].detection.add_masks([Polygon([[12.5, 8., 96., 8., 96., 20.75]])])
+    c[0].detection.add_masks([Polygon([[12.5, 8.0, 96.0, 8.0, 96.0, 20.75]])])
     return c
 
 # %% ../../nbs/build/41_cases.ipynb #070cf0a3
@@ -455,10 +553,23 @@ def masks_of_every_class():
     r = record(InstanceMasksRecordComponent())
     array = np.zeros((2, 3, 4), np.uint8)
     array[0, 1] = 1
-    r.detection.add_masks([Polygon([[1, 2, 3, 4, 5.5, 6], [0, 0, 1, 0, 1, 1]]), RLE([3, 2, 7]), MaskArray(array), MaskFile('m.png'), VocMaskFile('v.png', drop_void=False),
-                           SemanticMaskFile('s.png', binary=True), MaskArray(array).to_erles(3, 4), EncodedRLEs(), MaskArray(np.array([])), RLE(np.array([1, 2]))])
+    r.detection.add_masks(
+        [
+            Polygon([[1, 2, 3, 4, 5.5, 6], [0, 0, 1, 0, 1, 1]]),
+            RLE([3, 2, 7]),
+            MaskArray(array),
+            MaskFile('m.png'),
+            VocMaskFile('v.png', drop_void=False),
+            SemanticMaskFile('s.png', binary=True),
+            MaskArray(array).to_erles(3, 4),
+            EncodedRLEs(),
+            MaskArray(np.array([])),
+            RLE(np.array([1, 2])),
+        ]
+    )
     r.detection.set_mask_array(MaskArray(array))
     return listed(r)
+
 
 @case('tasks')
 def semantic_mask():
@@ -472,8 +583,15 @@ def semantic_mask():
 @case('tasks')
 def classification_beside_detection():
     "several labels for a page, a second classification and a detection"
-    r = record(ClassificationLabelsRecordComponent(is_multilabel=True), ClassificationLabelsRecordComponent(task=Task('stamp', 0.7)), InstancesLabelsRecordComponent())
-    r.classification.set_class_map(ClassMap(['memo', 'letter'], background=None)), r.classification.add_labels(['memo', 'letter'])
+    r = record(
+        ClassificationLabelsRecordComponent(is_multilabel=True),
+        ClassificationLabelsRecordComponent(task=Task('stamp', 0.7)),
+        InstancesLabelsRecordComponent(),
+    )
+    (
+        r.classification.set_class_map(ClassMap(['memo', 'letter'], background=None)),
+        r.classification.add_labels(['memo', 'letter']),
+    )
     r.stamp.set_class_map(ClassMap([1, 2.5, 'three'], background='none').unlock()), r.stamp.set_labels_by_id([2])
     r.detection.set_class_map(ClassMap([])), r.detection.set_labels_by_id([0])
     return listed(r)
@@ -484,48 +602,85 @@ def two_detections():
     "boxes of a second task beside the first"
     c = page()
     c[0].add_component(BBoxesRecordComponent(task=Task('stamps')))
-    c[0].stamps.add_bboxes([BBox(150., 10., 180., 40.)])
+    c[0].stamps.add_bboxes([BBox(150.0, 10.0, 180.0, 40.0)])
     return c
+
 
 @case('tasks')
 def tasks_with_awkward_names():
     "tasks called 'is_new', 'end' or 'task:x'"
-    rs = [BaseRecord((BBoxesRecordComponent(task=Task(name, order)), ScoresRecordComponent(task=Task(name, order)))) for name, order in
-          [('layout', 1), ('is_new', 0.5), ('define', 2), ('end', 0), ('task:x', 0.1), ('ä "b"', 0.5), ('common2', 0.3)]]
-    for i, r in enumerate(rs): r.set_record_id(i), r.task_composites[list(r.task_composites)[-1]]
+    rs = [
+        BaseRecord((BBoxesRecordComponent(task=Task(name, order)), ScoresRecordComponent(task=Task(name, order))))
+        for name, order in [
+            ('layout', 1),
+            ('is_new', 0.5),
+            ('define', 2),
+            ('end', 0),
+            ('task:x', 0.1),
+            ('ä "b"', 0.5),
+            ('common2', 0.3),
+        ]
+    ]
+    for i, r in enumerate(rs):
+        r.set_record_id(i), r.task_composites[list(r.task_composites)[-1]]
     return listed(*rs)
+
 
 @case('tasks')
 def components_that_want_the_same_key():
     "two files and two class maps in one task"
-    file, gray = FilepathRecordComponent(), GrayScaleRecordComponent()  # set on each: which of them a record would set is left to chance
+    file, gray = (
+        FilepathRecordComponent(),
+        GrayScaleRecordComponent(),
+    )  # set on each: which of them a record would set is left to chance
     file.set_filepath('a.png'), gray.set_filepath('b.tiff')
-    r = BaseRecord((file, gray, ImageRecordComponent(), ClassMapRecordComponent(task=tasks.detection), InstancesLabelsRecordComponent()))
+    r = BaseRecord(
+        (
+            file,
+            gray,
+            ImageRecordComponent(),
+            ClassMapRecordComponent(task=tasks.detection),
+            InstancesLabelsRecordComponent(),
+        )
+    )
     r.set_record_id(1)
     return listed(r)
 
 # %% ../../nbs/build/41_cases.ipynb #5e2e25f7
 class StickMetadata(KeypointsMetadata):
     "Two points and the line between them."
+
     labels = ('head', 'foot')
     connections = (KeypointConnection(0, 1, (1, 2, 3)),)
 
+
 class BareMetadata(KeypointsMetadata):
     "Points without names."
+
 
 @case('tasks')
 def keypoints():
     "keypoints with the metadata of COCO, with that of a module, and with none"
     r = record(KeyPointsRecordComponent())
-    r.detection.add_keypoints([KeyPoints.from_xyv([1, 2, 2, 3, 4, 1], StickMetadata), KeyPoints.from_xyv([1.5, 2, 0] * 17, COCOKeypointsMetadata),
-                               KeyPoints(np.array([1, 2, 1], np.float32), BareMetadata), KeyPoints([], None)])
+    r.detection.add_keypoints(
+        [
+            KeyPoints.from_xyv([1, 2, 2, 3, 4, 1], StickMetadata),
+            KeyPoints.from_xyv([1.5, 2, 0] * 17, COCOKeypointsMetadata),
+            KeyPoints(np.array([1, 2, 1], np.float32), BareMetadata),
+            KeyPoints([], None),
+        ]
+    )
     return listed(r)
+
 
 @case('tasks')
 def keypoints_of_a_class_made_in_a_function():
     "keypoints whose metadata is a class that no module has"
     r = record(KeyPointsRecordComponent())
-    class Local(KeypointsMetadata): labels = ('left', 'right')
+
+    class Local(KeypointsMetadata):
+        labels = ('left', 'right')
+
     r.detection.add_keypoints([KeyPoints.from_xyv([1, 2, 2, 3, 4, 1], Local)])
     return listed(r)
 
@@ -535,6 +690,7 @@ def empty():
     "no records"
     return RecordCollection(None)
 
+
 @case('collections')
 def a_template():
     "a template for new records, made by a lambda"
@@ -542,28 +698,44 @@ def a_template():
     c.get_by_record_id('first')
     return c
 
+
 @case('collections')
 def the_same_record_twice():
     "a collection added to itself: two records, listed twice"
     c = listed(record(id=1), record(id=2))
     return c + c
 
+
 @case('collections')
 def predictions():
     "predictions with scores of a model, beside the truth"
-    truth, pred = record(BBoxesRecordComponent(), id=5), BaseRecord((ScoresRecordComponent(), ImageRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent()))
+    truth, pred = (
+        record(BBoxesRecordComponent(), id=5),
+        BaseRecord(
+            (ScoresRecordComponent(), ImageRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent())
+        ),
+    )
     truth.set_img_size(ImgSize(80, 60), original=True), truth.set_img(np.zeros((2, 2, 3), np.uint8))
-    pred.detection.set_scores(np.array([0.9], np.float32)), pred.detection.set_labels_by_id(np.array([1])), pred.detection.set_bboxes([BBox(*np.array([1, 2, 3, 4], np.float32))])
+    (
+        pred.detection.set_scores(np.array([0.9], np.float32)),
+        pred.detection.set_labels_by_id(np.array([1])),
+        pred.detection.set_bboxes([BBox(*np.array([1, 2, 3, 4], np.float32))]),
+    )
     return [Prediction(pred, truth), Prediction(record(id=6))]
 
 # %% ../../nbs/build/41_cases.ipynb #56d22851
 class StrangeRecordComponent(RecordComponent):
     "A component that nobody registered."
+
     strange = 1
+
 
 class Reviewer:
     "An object of the user's own."
-    def __init__(self, name): self.name = name
+
+    def __init__(self, name):
+        self.name = name
+
 
 @case('not data')
 def an_object_as_attribute():
@@ -571,6 +743,7 @@ def an_object_as_attribute():
     c = page()
     c[0].reviewer = Reviewer('Ada')
     return c
+
 
 @case('not data')
 def a_function_as_attribute():
@@ -587,12 +760,14 @@ def a_component_of_an_unknown_class():
     c[0].add_component(StrangeRecordComponent())
     return c
 
+
 @case('not data')
 def an_attribute_of_a_box():
     "a box with an attribute of its own"
     c = page()
-    c[0].detection.bboxes[0].score = .5
+    c[0].detection.bboxes[0].score = 0.5
     return c
+
 
 @case('not data')
 def text_for_a_coordinate():
@@ -601,12 +776,14 @@ def text_for_a_coordinate():
     c[0].detection.bboxes[0].ymin = '8'
     return c
 
+
 @case('not data')
 def a_lone_surrogate():
     "a file name that is not Unicode"
     c = page()
     c[0].set_filepath('scans/\udcff.png')
     return c
+
 
 @case('not data')
 def beyond_64_bits():

@@ -7,51 +7,66 @@ __all__ = ['COLOURS', 'Span', 'check_spans', 'span_key', 'HexDump', 'hexdump', '
            'msgpack_spans']
 
 # %% ../../nbs/build/42_hexdump.ipynb #50fa4a36
-import json, pickletools, re, struct
+import json
+import pickletools
+import re
+import struct
 from html import escape
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Iterable, NamedTuple
 
 # %% ../../nbs/build/42_hexdump.ipynb #28a3213f
 class Span(NamedTuple):
     "A labelled piece of some bytes: `data[start:stop]`."
-    start:int      # offset of its first byte
-    stop:int       # offset behind its last byte
-    label:str      # what it is
-    value:Any=...  # what it says; left out, the bytes are shown instead
-    def __str__(self): return f'{self.label!r} [{self.start}:{self.stop}]'
+
+    start: int  # offset of its first byte
+    stop: int  # offset behind its last byte
+    label: str  # what it is
+    value: Any = ...  # what it says; left out, the bytes are shown instead
+
+    def __str__(self):
+        return f'{self.label!r} [{self.start}:{self.stop}]'
+
 
 def check_spans(
-    spans,     # `Span`s, or tuples like them, in any order
-    size:int,  # how many bytes there are
-) -> list:     # `Span`s in the order of the bytes
+    spans,  # `Span`s, or tuples like them, in any order
+    size: int,  # how many bytes there are
+) -> list:  # `Span`s in the order of the bytes
     "Sort `spans`. Raises ValueError naming those that overlap, are empty or reach outside."
     spans = sorted((Span(*s) for s in spans), key=lambda s: (s.start, s.stop))
     outside = [str(s) for s in spans if not 0 <= s.start < s.stop <= size]
-    if outside: raise ValueError(f'no piece of {size} bytes: {", ".join(outside)}')
+    if outside:
+        raise ValueError(f'no piece of {size} bytes: {", ".join(outside)}')
     overlaps, last = [], None  # last: the span that reaches farthest so far
     for s in spans:
-        if last and s.start < last.stop: overlaps.append(f'{last} and {s}')
-        if not last or s.stop > last.stop: last = s
-    if overlaps: raise ValueError(f'spans overlap: {", ".join(overlaps)}')
+        if last and s.start < last.stop:
+            overlaps.append(f'{last} and {s}')
+        if not last or s.stop > last.stop:
+            last = s
+    if overlaps:
+        raise ValueError(f'spans overlap: {", ".join(overlaps)}')
     return spans
 
 # %% ../../nbs/build/42_hexdump.ipynb #fa5768a5
 COLOURS = ['#56B4E9', '#E69F00', '#009E73', '#F0E442', '#CC79A7', '#D55E00']  # distinguishable for the colour-blind
 
-def span_key(i:int) -> str:
+
+def span_key(i: int) -> str:
     "A, B, … Z, AA, AB, … for 0, 1, …"
-    return (span_key(i//26 - 1) if i >= 26 else '') + chr(65 + i%26)
+    return (span_key(i // 26 - 1) if i >= 26 else '') + chr(65 + i % 26)
+
 
 def _paint(text, span, i):
     "A piece of text in the colour of a span; both colours are set, to be readable on any background."
     tip = f' title="{escape(f"{span.label} [{span.start}:{span.stop}]")}"'
-    return f'<span style="background:{COLOURS[i%len(COLOURS)]};color:#000"{tip}>{escape(text)}</span>'
+    return f'<span style="background:{COLOURS[i % len(COLOURS)]};color:#000"{tip}>{escape(text)}</span>'
+
 
 def _value(data, span):
     "What the legend says of a span."
     size = span.stop - span.start
-    if span.value is ...: return data[span.start:min(span.stop, span.start + 12)].hex(' ') + f' … ({size} bytes)'*(size > 12)
+    if span.value is ...:
+        return data[span.start : min(span.stop, span.start + 12)].hex(' ') + f' … ({size} bytes)' * (size > 12)
     text = repr(span.value)
     return text if len(text) <= 48 else f'{text[:40]}… ({len(text)} characters)'
 
@@ -60,24 +75,38 @@ def _rows(dump, draw):
     "Lines of the dump. `draw(text, i)` renders text that belongs to span `i`, or to none if `i` is None."
     for start in range(0, dump.shown, dump.width):
         row = range(start, min(start + dump.width, dump.shown))
-        runs = [(i, dump.data[places[0]:places[-1] + 1]) for i, group in groupby(row, dump.owner.__getitem__) for places in [list(group)]]
-        digits = ' '.join(draw(b.hex(' '), i) for i, b in runs) + '   '*(dump.width - len(row))
+        runs = [
+            (i, dump.data[places[0] : places[-1] + 1])
+            for i, group in groupby(row, dump.owner.__getitem__)
+            for places in [list(group)]
+        ]
+        digits = ' '.join(draw(b.hex(' '), i) for i, b in runs) + '   ' * (dump.width - len(row))
         chars = ''.join(draw(''.join(chr(c) if 32 <= c < 127 else '.' for c in b), i) for i, b in runs)
         yield f'{start:04}  {digits}  {chars}'
-        if all(i is None for i, _ in runs): continue
-        yield '      ' + ' '.join(draw(_underline(i, 3*len(b) - 1), i) for i, b in runs)
-    if dump.shown < len(dump.data): yield f'… and {len(dump.data) - dump.shown} more bytes'
+        if all(i is None for i, _ in runs):
+            continue
+        yield '      ' + ' '.join(draw(_underline(i, 3 * len(b) - 1), i) for i, b in runs)
+    if dump.shown < len(dump.data):
+        yield f'… and {len(dump.data) - dump.shown} more bytes'
 
-def _underline(i, width): return ' '*width if i is None else span_key(i).ljust(width, '-')[:width]
+
+def _underline(i, width):
+    return ' ' * width if i is None else span_key(i).ljust(width, '-')[:width]
+
 
 def _legend(dump):
     "Key, label, place and value of each span that is shown."
-    return [(span_key(i), s.label, f'{s.start}:{s.stop}', _value(dump.data, s)) for i, s in enumerate(dump.spans) if s.start < dump.shown]
+    return [
+        (span_key(i), s.label, f'{s.start}:{s.stop}', _value(dump.data, s))
+        for i, s in enumerate(dump.spans)
+        if s.start < dump.shown
+    ]
 
 # %% ../../nbs/build/42_hexdump.ipynb #77a5ab35
 def _as_text(dump):
     lines = [dump.heading, *(line.rstrip() for line in _rows(dump, lambda text, i: text))]
-    if not dump.spans: return '\n'.join(lines)
+    if not dump.spans:
+        return '\n'.join(lines)
     legend = [('', 'label', 'bytes', 'value'), *_legend(dump)]
     widths = [max(map(len, column)) for column in zip(*legend)]
     return '\n'.join([*lines, '', *('  '.join(map(str.ljust, row, widths)).rstrip() for row in legend)])
@@ -88,124 +117,168 @@ _PRE = 'style="white-space:pre;margin:0;padding:0;border:0;background:transparen
 _CELL = 'style="text-align:left;padding:.1em 1em .1em 0;font-family:monospace"'
 _NBSP = chr(160)  # a space that HTML does not swallow
 
+
 def _as_html(dump):
     name = escape(dump.heading)
     rows = '\n'.join(_rows(dump, lambda text, i: escape(text) if i is None else _paint(text, dump.spans[i], i)))
     role = ' role="img" aria-label="Hex dump; the table that follows lists its spans"' if dump.spans else ''
-    return (f'<div><div><strong>{name}</strong></div><div {_BOX} role="region" tabindex="0" aria-label="{name}"><pre {_PRE}{role}>{rows}</pre></div>'
-            f'{_table(dump) if dump.spans else ""}</div>')
+    return (
+        f'<div><div><strong>{name}</strong></div><div {_BOX} role="region" tabindex="0" aria-label="{name}"><pre {_PRE}{role}>{rows}</pre></div>'
+        f'{_table(dump) if dump.spans else ""}</div>'
+    )
+
 
 def _table(dump):
     head = ''.join(f'<th scope="col" {_CELL}>{x}</th>' for x in ('key', 'label', 'bytes', 'value'))
-    body = ''.join(f'<tr><th scope="row" {_CELL}>{_paint(f"{_NBSP}{key}{_NBSP}", dump.spans[i], i)}</th>' + ''.join(f'<td {_CELL}>{escape(x)}</td>' for x in cells) + '</tr>'
-                   for i, (key, *cells) in enumerate(_legend(dump)))
+    body = ''.join(
+        f'<tr><th scope="row" {_CELL}>{_paint(f"{_NBSP}{key}{_NBSP}", dump.spans[i], i)}</th>'
+        + ''.join(f'<td {_CELL}>{escape(x)}</td>' for x in cells)
+        + '</tr>'
+        for i, (key, *cells) in enumerate(_legend(dump))
+    )
     return f'<div {_BOX} role="region" tabindex="0" aria-label="Spans"><table style="margin:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 # %% ../../nbs/build/42_hexdump.ipynb #106f63d7
 class HexDump:
     "Bytes with labelled spans. A notebook shows it in colour, everything else as text."
-    def __init__(self,
-        data:bytes,      # what to show
-        spans:list=(),   # `Span`s
-        title:str='',    # what the bytes are
-        width:int=16,    # bytes in a row
-        limit:int=1024,  # bytes to show at most
+
+    def __init__(
+        self,
+        data: bytes,  # what to show
+        spans: Iterable = (),  # `Span`s
+        title: str = '',  # what the bytes are
+        width: int = 16,  # bytes in a row
+        limit: int = 1024,  # bytes to show at most
     ):
         self.data, self.width = bytes(memoryview(data)), width
         self.spans, self.shown = check_spans(spans, len(self.data)), min(len(self.data), limit)
-        self.heading = f'{title}{": " if title else ""}{len(self.data)} byte{"s"*(len(self.data) != 1)}'
-        self.owner = [None]*self.shown  # for each byte, the index of its span
-        for i, s in enumerate(self.spans): self.owner[s.start:s.stop] = [i]*len(self.owner[s.start:s.stop])
+        self.heading = f'{title}{": " if title else ""}{len(self.data)} byte{"s" * (len(self.data) != 1)}'
+        self.owner: list[int | None] = [None] * self.shown  # for each byte, the index of its span
+        for i, s in enumerate(self.spans):
+            self.owner[s.start : s.stop] = [i] * len(self.owner[s.start : s.stop])
 
-    def __repr__(self): return _as_text(self)
-    def _repr_html_(self): return _as_html(self)
+    def __repr__(self):
+        return _as_text(self)
+
+    def _repr_html_(self):
+        return _as_html(self)
+
 
 def hexdump(
-    data,           # anything that has bytes: bytes, bytearray, memoryview, array
-    spans=(),       # `Span`s, or tuples (start, stop, label) or (start, stop, label, value)
-    title:str='',   # what the bytes are
-    **kwargs,       # `width` and `limit` of `HexDump`
+    data,  # anything that has bytes: bytes, bytearray, memoryview, array
+    spans=(),  # `Span`s, or tuples (start, stop, label) or (start, stop, label, value)
+    title: str = '',  # what the bytes are
+    **kwargs,  # `width` and `limit` of `HexDump`
 ) -> HexDump:
     "An annotated hex dump. Spans that overlap or reach outside raise ValueError."
     return HexDump(data, spans, title, **kwargs)
 
 # %% ../../nbs/build/42_hexdump.ipynb #d40b247a
 def struct_spans(
-    format:str,   # a format string of `struct`
-    data:bytes,   # what was packed with it
-    labels,       # a name for each value
-) -> list:        # a `Span` for each value; padding is in none
+    format: str,  # a format string of `struct`
+    data: bytes,  # what was packed with it
+    labels,  # a name for each value
+) -> list:  # a `Span` for each value; padding is in none
     "Where the values of a struct are."
     values, labels = struct.unpack_from(format, data), list(labels)
-    if len(values) != len(labels): raise ValueError(f'{len(values)} values, but {len(labels)} labels')
+    if len(values) != len(labels):
+        raise ValueError(f'{len(values)} values, but {len(labels)} labels')
     order, items = (format[0], format[1:]) if format[:1] in tuple('@=<>!') else ('@', format)
     so_far, places = order, []
     for count, code in re.findall(r'(\d*)([a-zA-Z?])', items):
-        for one in [count + code] if code in 'spx' else [code]*int(count or 1):
+        for one in [count + code] if code in 'spx' else [code] * int(count or 1):
             so_far += one
             stop = struct.calcsize(so_far)  # what alignment adds is before the field
-            if code != 'x': places.append((stop - struct.calcsize(order + one), stop))
+            if code != 'x':
+                places.append((stop - struct.calcsize(order + one), stop))
     return [Span(*place, label, value) for place, label, value in zip(places, labels, values)]
 
 # %% ../../nbs/build/42_hexdump.ipynb #0a76b31b
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|Infinity)|true|false|null|NaN')
 
+
 def json_spans(
-    data:bytes,  # JSON in UTF-8
-) -> list:       # a `Span` for each name, string, number and word
+    data: bytes,  # JSON in UTF-8
+) -> list:  # a `Span` for each name, string, number and word
     "Where the names and values of a JSON text are."
     json.loads(data.decode())
     spans = []
     for m in _TOKEN.finditer(data):
-        value, named = json.loads(m[0]), data[m.end():].lstrip()[:1] == b':'
+        value, named = json.loads(m[0]), data[m.end() :].lstrip()[:1] == b':'
         spans.append(Span(*m.span(), 'name' if named else 'null' if value is None else type(value).__name__, value))
     return spans
 
 # %% ../../nbs/build/42_hexdump.ipynb #4d545143
 def pickle_spans(
-    data:bytes,  # one pickle
-) -> list:       # a `Span` for each opcode, with its argument
+    data: bytes,  # one pickle
+) -> list:  # a `Span` for each opcode, with its argument
     "Where the opcodes of a pickle are. Nothing is executed."
-    ops = list(pickletools.genops(bytes(data)))
+    ops: list = list(pickletools.genops(bytes(data)))
     stops = [start for _, _, start in ops[1:]] + [ops[-1][2] + 1]
-    return [Span(start, stop, op.name, *([] if op.arg is None else [value])) for (op, value, start), stop in zip(ops, stops)]
+    return [
+        Span(start, stop, op.name, *([] if op.arg is None else [value])) for (op, value, start), stop in zip(ops, stops)
+    ]
 
 # %% ../../nbs/build/42_hexdump.ipynb #1cd8941a
-_NUMBERS = dict(zip(range(0xca, 0xd4), ['>f', '>d', '>B', '>H', '>I', '>Q', '>b', '>h', '>i', '>q']))
-_WORDS = {0xc0: ('nil', None), 0xc2: ('false', False), 0xc3: ('true', True)}
-_SIZED = {0xc4: 'bin', 0xc7: 'ext', 0xd9: 'str', 0xdc: 'array', 0xde: 'map'}  # with a length of 8, 16 or 32 bits
-_SIZED = {first + i: (kind, size) for first, kind in _SIZED.items() for i, size in enumerate([2, 4] if kind in ('array', 'map') else [1, 2, 4])}
+_NUMBERS = dict(zip(range(0xCA, 0xD4), ['>f', '>d', '>B', '>H', '>I', '>Q', '>b', '>h', '>i', '>q']))
+_WORDS = {0xC0: ('nil', None), 0xC2: ('false', False), 0xC3: ('true', True)}
+_FIRST_OF_SIZE = {
+    0xC4: 'bin',
+    0xC7: 'ext',
+    0xD9: 'str',
+    0xDC: 'array',
+    0xDE: 'map',
+}  # with a length of 8, 16 or 32 bits
+_SIZED = {
+    first + i: (kind, size)
+    for first, kind in _FIRST_OF_SIZE.items()
+    for i, size in enumerate([2, 4] if kind in ('array', 'map') else [1, 2, 4])
+}
+
 
 def _msgpack_head(data, at):
     "Kind of the item at `at`, its length, and the size of the head that says so."
     first = data[at]
     if first in _SIZED:
         kind, size = _SIZED[first]
-        return kind, int.from_bytes(data[at + 1:at + 1 + size], 'big'), 1 + size
-    if 0x80 <= first < 0x90: return 'map', first & 15, 1
-    if 0x90 <= first < 0xa0: return 'array', first & 15, 1
-    if 0xa0 <= first < 0xc0: return 'str', first & 31, 1
-    if 0xd4 <= first < 0xd9: return 'ext', 1 << first - 0xd4, 1
-    if first in _NUMBERS: return 'float' if first < 0xcc else 'int', struct.calcsize(_NUMBERS[first]), 1
-    if first in _WORDS: return _WORDS[first][0], 0, 1
-    if first == 0xc1: raise ValueError(f'byte {at} is c1, which MessagePack does not use')
+        return kind, int.from_bytes(data[at + 1 : at + 1 + size], 'big'), 1 + size
+    if 0x80 <= first < 0x90:
+        return 'map', first & 15, 1
+    if 0x90 <= first < 0xA0:
+        return 'array', first & 15, 1
+    if 0xA0 <= first < 0xC0:
+        return 'str', first & 31, 1
+    if 0xD4 <= first < 0xD9:
+        return 'ext', 1 << first - 0xD4, 1
+    if first in _NUMBERS:
+        return 'float' if first < 0xCC else 'int', struct.calcsize(_NUMBERS[first]), 1
+    if first in _WORDS:
+        return _WORDS[first][0], 0, 1
+    if first == 0xC1:
+        raise ValueError(f'byte {at} is c1, which MessagePack does not use')
     return 'int', 0, 1  # the value itself, from -32 to 127
 
 # %% ../../nbs/build/42_hexdump.ipynb #824b00cc
 def msgpack_spans(
-    data:bytes,  # MessagePack
-) -> list:       # a `Span` for each value, and one for the head of each array and map
+    data: bytes,  # MessagePack
+) -> list:  # a `Span` for each value, and one for the head of each array and map
     "Where the items of MessagePack data are."
     spans, at = [], 0
     while at < len(data):
         kind, length, head = _msgpack_head(data, at)
         body = 0 if kind in ('array', 'map') else length + (kind == 'ext')  # an extension has a byte for its type
-        item = data[at + head:at + head + body]
-        if len(item) < body: raise ValueError(f'{kind} at byte {at} is cut off')
-        if kind in ('array', 'map'): kind, value = f'{kind} of {length}', ...
-        elif kind in ('nil', 'true', 'false'): value = _WORDS[data[at]][1]
-        elif kind in ('int', 'float'): value = struct.unpack(_NUMBERS[data[at]], item)[0] if body else struct.unpack_from('b', data, at)[0]
-        else: value = item.decode() if kind == 'str' else item
+        item = data[at + head : at + head + body]
+        if len(item) < body:
+            raise ValueError(f'{kind} at byte {at} is cut off')
+        value: Any = ...
+        if kind in ('array', 'map'):
+            kind = f'{kind} of {length}'
+        elif kind in ('nil', 'true', 'false'):
+            value = _WORDS[data[at]][1]
+        elif kind in ('int', 'float'):
+            value = struct.unpack(_NUMBERS[data[at]], item)[0] if body else struct.unpack_from('b', data, at)[0]
+        else:
+            value = item.decode() if kind == 'str' else item
         spans.append(Span(at, at + head + body, kind, value))
         at += head + body
     return spans

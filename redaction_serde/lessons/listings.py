@@ -12,12 +12,19 @@ from typing import Any
 # %% ../../nbs/build/44_listings.ipynb #b36d22cd
 class Listing:
     "Source that a notebook shows as Python."
-    def __init__(self, source:str): self.source = source
-    def __repr__(self) -> str: return self.source
-    def _repr_markdown_(self) -> str: return f'```python\n{self.source}\n```'
+
+    def __init__(self, source: str):
+        self.source = source
+
+    def __repr__(self) -> str:
+        return self.source
+
+    def _repr_markdown_(self) -> str:
+        return f'```python\n{self.source}\n```'
+
 
 def listing(
-    *things:Any,  # functions, classes, or ZenML steps and pipelines
+    *things: Any,  # functions, classes, or ZenML steps and pipelines
 ) -> Listing:
     "The source of things, one below the other, as it stands in their modules."
     sources = [inspect.getsource(getattr(thing, 'entrypoint', thing)) for thing in things]

@@ -7,7 +7,13 @@ __all__ = ['PAGE_SIZE', 'CATEGORIES', 'Annotation', 'Page', 'page_rng', 'say', '
            'make_documents']
 
 # %% ../../nbs/build/40_pages.ipynb #635128ad
-import io, json, math, operator, os, re, tempfile
+import io
+import json
+import math
+import operator
+import os
+import re
+import tempfile
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +26,10 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 @dataclass(frozen=True)
 class Annotation:
     "One labelled thing on a page."
-    label: str       # 'content' or 'redaction'
-    kind: str        # What it looks like, such as 'paragraph' or 'marker'
-    outline: tuple   # Corners ((x, y), ...) in px of the page; they may lie outside it
+
+    label: str  # 'content' or 'redaction'
+    kind: str  # What it looks like, such as 'paragraph' or 'marker'
+    outline: tuple  # Corners ((x, y), ...) in px of the page; they may lie outside it
 
     @property
     def bbox(self) -> tuple:
@@ -34,16 +41,17 @@ class Annotation:
     def area(self) -> float:
         "The area inside the outline in square px (the shoelace formula)."
         ring = zip(self.outline, self.outline[1:] + self.outline[:1])
-        return abs(sum(x0*y1 - x1*y0 for (x0, y0), (x1, y1) in ring)) / 2
+        return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in ring)) / 2
 
 # %% ../../nbs/build/40_pages.ipynb #1462ffcf
 @dataclass(frozen=True)
 class Page:
     "A scanned page and what is on it."
-    image: Image.Image   # The scan: 8-bit grey
-    annotations: tuple   # Of `Annotation`, in the order in which they were drawn
-    kind: str            # The layout, such as 'memo'
-    angle: float         # Skew in degrees, counter-clockwise
+
+    image: Image.Image  # The scan: 8-bit grey
+    annotations: tuple  # Of `Annotation`, in the order in which they were drawn
+    kind: str  # The layout, such as 'memo'
+    angle: float  # Skew in degrees, counter-clockwise
 
     @property
     def bboxes(self) -> list:
@@ -63,13 +71,14 @@ class Page:
 
 # %% ../../nbs/build/40_pages.ipynb #0cb257c8
 def page_rng(
-    seed: int,     # The seed of the whole set, 0 or more
-    index: int,    # The number of the page, from 0
-    stream: int=0, # 0 for what is on the page, 1 for how it was scanned
+    seed: int,  # The seed of the whole set, 0 or more
+    index: int,  # The number of the page, from 0
+    stream: int = 0,  # 0 for what is on the page, 1 for how it was scanned
 ) -> np.random.Generator:
     "The random numbers of one page."
     for name, value in dict(seed=seed, index=index).items():
-        if operator.index(value) < 0: raise ValueError(f'{name} must be 0 or more, not {value}')
+        if operator.index(value) < 0:
+            raise ValueError(f'{name} must be 0 or more, not {value}')
     return np.random.default_rng([operator.index(seed), operator.index(index), stream])
 
 # %% ../../nbs/build/40_pages.ipynb #915329f5
@@ -77,30 +86,96 @@ def pick(rng, things):
     "One of the things, each as likely as the others."
     return things[int(rng.integers(len(things)))]
 
+
 def chance(rng, p):
     "True with probability p."
     return bool(rng.random() < p)
 
 # %% ../../nbs/build/40_pages.ipynb #7d8b11bc
 PHRASES = dict(
-    department=['Department of Coastal Affairs', 'Ministry of Tides and Harbours', 'Federal Lighthouse Commission', 'Department of Inland Ferries'],
-    office=['the Office of Harbour Accounts', 'the Bureau of Coastal Records', 'the Registry', 'the Inspection Branch', 'Headquarters', 'the Legal Section', 'Station {station}'],
-    section=['Office of Harbour Accounts', 'Bureau of Coastal Records', 'Inspection Branch', 'Division of Sealed Papers', 'Special Registry'],
+    department=[
+        'Department of Coastal Affairs',
+        'Ministry of Tides and Harbours',
+        'Federal Lighthouse Commission',
+        'Department of Inland Ferries',
+    ],
+    office=[
+        'the Office of Harbour Accounts',
+        'the Bureau of Coastal Records',
+        'the Registry',
+        'the Inspection Branch',
+        'Headquarters',
+        'the Legal Section',
+        'Station {station}',
+    ],
+    section=[
+        'Office of Harbour Accounts',
+        'Bureau of Coastal Records',
+        'Inspection Branch',
+        'Division of Sealed Papers',
+        'Special Registry',
+    ],
     town=['Port Ellery', 'Cape Merrow', 'Dunholm Quay', 'Northwick Sound', 'Saltmarch'],
     street=['Harbour Row', 'Customs Parade', 'Beacon Street', 'Old Quay Road'],
     station=['LANTERN', 'HERON', 'CAPSTAN', 'MARROW', 'TALLOW'],
     name=['Tresswick', 'Aldermoor', 'Quillane', 'Orrenby', 'Veldhurst', 'Hallowmere', 'Penwhistle'],
-    person=['Mr. {name}', 'Miss {name}', 'Capt. {name}', 'Mrs. {name}', 'the Deputy Director', 'the Harbour Master', 'the night clerk', 'our local representative', 'source {station}-@'],
+    person=[
+        'Mr. {name}',
+        'Miss {name}',
+        'Capt. {name}',
+        'Mrs. {name}',
+        'the Deputy Director',
+        'the Harbour Master',
+        'the night clerk',
+        'our local representative',
+        'source {station}-@',
+    ],
     rank=['Deputy Director', 'Chief of Section', 'Inspector of Lights', 'Senior Registrar', 'Acting Controller'],
     month=['January', 'February', 'March', 'April', 'May', 'June', 'July', 'September', 'October', 'November'],
     date=['@ {month} 197#', '1# {month} 197#', '2# {month} 197#'],
-    papers=['the manifest of the SS {station}', 'the second ledger', 'the attached photographs', 'the dredging contract', 'the logbook of Light No. @#', 'these reports', 'the original vouchers'],
-    matter=['the missing buoys', 'the night landings', 'the unmarked crates', 'the repair of Light No. @#', 'the sale of the pilot cutter', 'the tide tables', 'the coal account', 'the visit of the survey party'],
+    papers=[
+        'the manifest of the SS {station}',
+        'the second ledger',
+        'the attached photographs',
+        'the dredging contract',
+        'the logbook of Light No. @#',
+        'these reports',
+        'the original vouchers',
+    ],
+    matter=[
+        'the missing buoys',
+        'the night landings',
+        'the unmarked crates',
+        'the repair of Light No. @#',
+        'the sale of the pilot cutter',
+        'the tide tables',
+        'the coal account',
+        'the visit of the survey party',
+    ],
     hour=['@.1#', '1#.2#', '@.4#', '1#.5#'],
     reference=['letter CR/@##/7#', 'memorandum No. @##', 'despatch HA-@###', 'file @#-@###'],
-    reason=['the sums involved', 'the want of a second witness', 'the condition of the seals', 'the sensitivity of {matter}', 'the hour at which the call was received'],
-    decision=['no further action was taken', '{office} has closed its file', 'payment was withheld until {date}', 'the original was returned to {person}', 'a second inspection was ordered for {date}'],
-    remark=['this was later denied by {person}', 'nothing further is known of {matter}', 'the receipt has been kept with {papers}', 'the crew was not told', 'he has asked that his name not be used', 'a copy was retained'],
+    reason=[
+        'the sums involved',
+        'the want of a second witness',
+        'the condition of the seals',
+        'the sensitivity of {matter}',
+        'the hour at which the call was received',
+    ],
+    decision=[
+        'no further action was taken',
+        '{office} has closed its file',
+        'payment was withheld until {date}',
+        'the original was returned to {person}',
+        'a second inspection was ordered for {date}',
+    ],
+    remark=[
+        'this was later denied by {person}',
+        'nothing further is known of {matter}',
+        'the receipt has been kept with {papers}',
+        'the crew was not told',
+        'he has asked that his name not be used',
+        'a copy was retained',
+    ],
 )
 
 # %% ../../nbs/build/40_pages.ipynb #cc0971bc
@@ -120,17 +195,32 @@ PHRASES['sentence'] = [
     'According to {person}, {matter} should not be mentioned in open correspondence.',
     'The undersigned has examined {papers} and finds them to be in order.',
 ]
-PHRASES['subject'] = ['Inquiry into {matter}', 'Custody of {papers}', 'Statement of {person}', 'Payments in connection with {matter}', 'Request for {papers}']
-PHRASES['heading'] = ['Background', 'Summary of findings', 'Statements taken', 'Payments', 'Action required', 'Custody of papers', 'Distribution']
+PHRASES['subject'] = [
+    'Inquiry into {matter}',
+    'Custody of {papers}',
+    'Statement of {person}',
+    'Payments in connection with {matter}',
+    'Request for {papers}',
+]
+PHRASES['heading'] = [
+    'Background',
+    'Summary of findings',
+    'Statements taken',
+    'Payments',
+    'Action required',
+    'Custody of papers',
+    'Distribution',
+]
 
 # %% ../../nbs/build/40_pages.ipynb #e841b080
 def say(
-    rng: np.random.Generator, # Where chance comes from
-    phrase: str='sentence',   # A name of the grammar
+    rng: np.random.Generator,  # Where chance comes from
+    phrase: str = 'sentence',  # A name of the grammar
 ) -> str:
     "An invented phrase, such as a sentence, a date or a subject."
     text = '{%s}' % phrase
-    while '{' in text: text = re.sub(r'\{(\w+)\}', lambda m: pick(rng, PHRASES[m[1]]), text)
+    while '{' in text:
+        text = re.sub(r'\{(\w+)\}', lambda m: pick(rng, PHRASES[m[1]]), text)
     text = re.sub('[@#]', lambda m: str(rng.integers(m[0] == '@', 10)), text)
     return text[:1].upper() + text[1:]
 
@@ -141,33 +231,46 @@ def paragraph(rng, low=2, high=5):
 
 # %% ../../nbs/build/40_pages.ipynb #fb33c108
 FACES = dict(  # face: regular, bold (None: strike twice, as a typist would), size relative to the others
-    serif=('STIXGeneral', 'STIXGeneralBol', 1.12), book=('cmr10', 'cmb10', 1.08), sans=('DejaVuSans', 'DejaVuSans-Bold', .9),
-    grotesque=('cmss10', None, 1.08), mono=('DejaVuSansMono', 'DejaVuSansMono-Bold', .9), typewriter=('cmtt10', None, 1.1))
+    serif=('STIXGeneral', 'STIXGeneralBol', 1.12),
+    book=('cmr10', 'cmb10', 1.08),
+    sans=('DejaVuSans', 'DejaVuSans-Bold', 0.9),
+    grotesque=('cmss10', None, 1.08),
+    mono=('DejaVuSansMono', 'DejaVuSansMono-Bold', 0.9),
+    typewriter=('cmtt10', None, 1.1),
+)
 
 # %% ../../nbs/build/40_pages.ipynb #f162519e
 @lru_cache(maxsize=None)
 def load_font(face, size, bold=False):
     "A font that matplotlib ships, at a size in px."
     from matplotlib import get_data_path
+
     regular, heavy, scale = FACES[face]
-    path = Path(get_data_path())/'fonts'/'ttf'/f'{(bold and heavy) or regular}.ttf'
-    return ImageFont.truetype(str(path), max(4, round(size*scale)), layout_engine=ImageFont.Layout.BASIC)
+    path = Path(get_data_path()) / 'fonts' / 'ttf' / f'{(bold and heavy) or regular}.ttf'
+    return ImageFont.truetype(str(path), max(4, round(size * scale)), layout_engine=ImageFont.Layout.BASIC)
 
 # %% ../../nbs/build/40_pages.ipynb #b603b569
 @dataclass(frozen=True)
 class Style:
     "How a piece of text is set."
-    face: str='serif'    # A key of FACES
-    size: float=14       # Height of the type, in px of a page 850 px wide
-    bold: bool=False
-    align: str='justify' # left, right, centre or justify
-    leading: float=1.4   # Distance of lines, in sizes
-    tone: int=25         # 0 is black, 255 is white
-    uneven: float=0      # How far a worn typewriter strays
+
+    face: str = 'serif'  # A key of FACES
+    size: float = 14  # Height of the type, in px of a page 850 px wide
+    bold: bool = False
+    align: str = 'justify'  # left, right, centre or justify
+    leading: float = 1.4  # Distance of lines, in sizes
+    tone: int = 25  # 0 is black, 255 is white
+    uneven: float = 0  # How far a worn typewriter strays
+
 
 class Word(NamedTuple):
     "A word and its box, in px."
-    text: str; x0: float; y0: float; x1: float; y1: float
+
+    text: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
 
 # %% ../../nbs/build/40_pages.ipynb #7523f1ac
 def around(boxes):
@@ -175,19 +278,24 @@ def around(boxes):
     x0, y0, x1, y1 = zip(*(tuple(b)[-4:] for b in boxes))
     return min(x0), min(y0), max(x1), max(y1)
 
+
 @dataclass
 class Block:
     "A block of text: its lines of words, and its box x0, y0, x1, y1 in px."
-    kind: str; lines: list; box: tuple
+
+    kind: str
+    lines: list
+    box: tuple
 
 # %% ../../nbs/build/40_pages.ipynb #fb2385c3
 class Sheet:
     "A page in the making, before it is scanned; all positions in px of the sheet, bleed included."
+
     def __init__(self, rng, size):
         (w, h), self.rng, self.page_size = size, rng, size
         self.scale = w / 850
         self.bleed = self.px(30)
-        self.image = Image.new('L', (w + 2*self.bleed, h + 2*self.bleed), 255)
+        self.image = Image.new('L', (w + 2 * self.bleed, h + 2 * self.bleed), 255)
         self.draw = ImageDraw.Draw(self.image)
         self.left, self.right = self.bleed + self.px(100), self.bleed + w - self.px(90)
         self.y, self.bottom = self.bleed + self.px(95), self.bleed + h - self.px(140)
@@ -195,12 +303,12 @@ class Sheet:
 
     def px(self, n):
         "A length on a page 850 px wide, in whole px of this one."
-        return round(n*self.scale)
+        return round(n * self.scale)
 
     def at(self, x, y):
         "A place on the page, as a place on the sheet; negative numbers count from the far edges."
         w, h = self.page_size
-        return self.bleed + self.px(x) + w*(x < 0), self.bleed + self.px(y) + h*(y < 0)
+        return self.bleed + self.px(x) + w * (x < 0), self.bleed + self.px(y) + h * (y < 0)
 
     def mark(self, label, kind, outline):
         "Remember an annotation by its outline on the sheet."
@@ -235,10 +343,11 @@ def wrap(text, font, width):
 def strike(sheet, text, x, baseline, style):
     "Put ink on the sheet: one word (or a run of words), standing on the baseline."
     font, rng = load_font(style.face, sheet.px(style.size), style.bold), sheet.rng
-    dy = .6*sheet.scale*style.uneven*rng.normal() if style.uneven else 0
-    tone = int(np.clip(style.tone + 18*style.uneven*rng.normal(), 0, 200)) if style.uneven else style.tone
+    dy = 0.6 * sheet.scale * style.uneven * rng.normal() if style.uneven else 0
+    tone = int(np.clip(style.tone + 18 * style.uneven * rng.normal(), 0, 200)) if style.uneven else style.tone
     twice = style.bold and FACES[style.face][1] is None
-    for dx in (0, 1) if twice else (0,): sheet.draw.text((x + dx, baseline + dy), text, font=font, fill=tone, anchor='ls')
+    for dx in (0, 1) if twice else (0,):
+        sheet.draw.text((x + dx, baseline + dy), text, font=font, fill=tone, anchor='ls')
     _, top, _, low = font.getbbox('(Hg', anchor='ls')
     return Word(text, x, baseline + top, x + font.getlength(text) + twice, baseline + low)
 
@@ -247,9 +356,11 @@ def set_line(sheet, words, baseline, style, left, right, last):
     "Strike one line of words between left and right."
     font = load_font(style.face, sheet.px(style.size), style.bold)
     widths, gap = [font.getlength(w) for w in words], font.getlength(' ')
-    spare, x = right - left - sum(widths) - gap*(len(words) - 1), left
-    if style.align == 'justify' and not last and len(words) > 1: gap += spare/(len(words) - 1)
-    elif style.align in ('centre', 'right'): x += spare/(1 + (style.align == 'centre'))
+    spare, x = right - left - sum(widths) - gap * (len(words) - 1), left
+    if style.align == 'justify' and not last and len(words) > 1:
+        gap += spare / (len(words) - 1)
+    elif style.align in ('centre', 'right'):
+        x += spare / (1 + (style.align == 'centre'))
     out = []
     for word, width in zip(words, widths):
         out.append(strike(sheet, word, x, baseline, style))
@@ -257,17 +368,21 @@ def set_line(sheet, words, baseline, style, left, right, last):
     return out
 
 # %% ../../nbs/build/40_pages.ipynb #bd5efc9b
-def set_text(sheet, text, style, left=None, right=None, after=.6, whole=False):
+def set_text(sheet, text, style, left=None, right=None, after=0.6, whole=False):
     "Set a text at the sheet's height and move it down; what finds no room is left out, all of it if `whole`."
     left, right = left or sheet.left, right or sheet.right
-    step = sheet.px(style.size)*style.leading
+    step = sheet.px(style.size) * style.leading
     lines = wrap(text, load_font(style.face, sheet.px(style.size), style.bold), right - left)
-    fit = int((sheet.bottom - sheet.y)//step)
-    if fit < (len(lines) if whole else min(2, len(lines))): return []
-    out = [set_line(sheet, words, round(sheet.y + step*(i + .75)), style, left, right, i == len(lines) - 1)
-           for i, words in enumerate(lines[:fit])]
-    sheet.y += step*(len(out) + after)
+    fit = int((sheet.bottom - sheet.y) // step)
+    if fit < (len(lines) if whole else min(2, len(lines))):
+        return []
+    out = [
+        set_line(sheet, words, round(sheet.y + step * (i + 0.75)), style, left, right, i == len(lines) - 1)
+        for i, words in enumerate(lines[:fit])
+    ]
+    sheet.y += step * (len(out) + after)
     return out
+
 
 def write(sheet, text, style, kind='paragraph', **kwargs):
     "Set a text as a block of its own; None if there is no room."
@@ -277,19 +392,28 @@ def write(sheet, text, style, kind='paragraph', **kwargs):
 # %% ../../nbs/build/40_pages.ipynb #90748f4f
 def rule(sheet, weight=1, left=None, right=None, gap=8):
     "A horizontal line, with a gap below in px."
-    sheet.draw.line([left or sheet.left, sheet.y, right or sheet.right, sheet.y], fill=40, width=max(1, sheet.px(weight)))
+    sheet.draw.line(
+        [left or sheet.left, sheet.y, right or sheet.right, sheet.y], fill=40, width=max(1, sheet.px(weight))
+    )
     sheet.y += sheet.px(gap)
+
 
 def letterhead(sheet, face='serif', align='centre', seal=False):
     "Who writes, and from where."
     rng, big = sheet.rng, Style(face, 21, True, align, 1.25)
-    x = sheet.left + sheet.px(78)*seal
-    if seal: draw_seal(sheet, sheet.left + sheet.px(30), sheet.y + sheet.px(34))
+    x = sheet.left + sheet.px(78) * seal
+    if seal:
+        draw_seal(sheet, sheet.left + sheet.px(30), sheet.y + sheet.px(34))
     lines = set_text(sheet, say(rng, 'department').upper(), big, left=x, after=0)
     lines += set_text(sheet, say(rng, 'section'), replace(big, size=16, bold=False), left=x, after=0)
-    lines += set_text(sheet, f"{rng.integers(2, 90)} {say(rng, 'street')}, Room {rng.integers(100, 700)}, {say(rng, 'town')}", replace(big, size=12.5, bold=False), left=x)
+    lines += set_text(
+        sheet,
+        f"{rng.integers(2, 90)} {say(rng, 'street')}, Room {rng.integers(100, 700)}, {say(rng, 'town')}",
+        replace(big, size=12.5, bold=False),
+        left=x,
+    )
     s = sheet.px(30)
-    extra = [(sheet.left, lines[0][0].y0 - s/5, sheet.left + 2*s, lines[0][0].y0 - s/5 + 2*s)] if seal else []
+    extra = [(sheet.left, lines[0][0].y0 - s / 5, sheet.left + 2 * s, lines[0][0].y0 - s / 5 + 2 * s)] if seal else []
     block = sheet.add('letterhead', lines, extra)
     sheet.y = max(sheet.y, block.box[3] + sheet.px(10))
     return block
@@ -298,29 +422,57 @@ def letterhead(sheet, face='serif', align='centre', seal=False):
 def draw_seal(sheet, x, y):
     "A round emblem: two rings, a lighthouse of three strokes and some waves."
     r, d = sheet.px(30), sheet.draw
-    for k in (1, .9, .62): d.ellipse([x - k*r, y - k*r, x + k*r, y + k*r], outline=45, width=max(1, sheet.px(1.4)))
-    for a in np.linspace(0, 2*math.pi, 30, endpoint=False):
-        d.line([x + .67*r*math.cos(a), y + .67*r*math.sin(a), x + .83*r*math.cos(a), y + .83*r*math.sin(a)], fill=70)
-    d.polygon([(x - .17*r, y + .3*r), (x - .08*r, y - .35*r), (x + .08*r, y - .35*r), (x + .17*r, y + .3*r)], fill=60)
-    for k in (.3, .4): d.line([x - .45*r, y + k*r, x + .45*r, y + k*r], fill=60, width=max(1, sheet.px(1.5)))
+    for k in (1, 0.9, 0.62):
+        d.ellipse([x - k * r, y - k * r, x + k * r, y + k * r], outline=45, width=max(1, sheet.px(1.4)))
+    for a in np.linspace(0, 2 * math.pi, 30, endpoint=False):
+        d.line(
+            [
+                x + 0.67 * r * math.cos(a),
+                y + 0.67 * r * math.sin(a),
+                x + 0.83 * r * math.cos(a),
+                y + 0.83 * r * math.sin(a),
+            ],
+            fill=70,
+        )
+    d.polygon(
+        [
+            (x - 0.17 * r, y + 0.3 * r),
+            (x - 0.08 * r, y - 0.35 * r),
+            (x + 0.08 * r, y - 0.35 * r),
+            (x + 0.17 * r, y + 0.3 * r),
+        ],
+        fill=60,
+    )
+    for k in (0.3, 0.4):
+        d.line([x - 0.45 * r, y + k * r, x + 0.45 * r, y + k * r], fill=60, width=max(1, sheet.px(1.5)))
 
 # %% ../../nbs/build/40_pages.ipynb #088a16f5
 def fields(sheet, pairs, style, indent=95):
     "Lines such as TO, FROM and SUBJECT, with what follows them set in a column."
     lines, labels = [], []
     for label, text in pairs:
-        labels.append(strike(sheet, label, sheet.left, round(sheet.y + .75*style.leading*sheet.px(style.size)), replace(style, bold=True)))
-        lines += set_text(sheet, text, replace(style, align='left'), left=sheet.left + sheet.px(indent), after=.15)
+        labels.append(
+            strike(
+                sheet,
+                label,
+                sheet.left,
+                round(sheet.y + 0.75 * style.leading * sheet.px(style.size)),
+                replace(style, bold=True),
+            )
+        )
+        lines += set_text(sheet, text, replace(style, align='left'), left=sheet.left + sheet.px(indent), after=0.15)
     sheet.y += sheet.px(10)
     return sheet.add('fields', lines, labels)
+
 
 def items(sheet, texts, style, signs):
     "A list: each item behind a sign such as (a)."
     lines, labels = [], []
     for sign, text in zip(signs, texts):
-        baseline = round(sheet.y + .75*style.leading*sheet.px(style.size))
-        new = set_text(sheet, text, style, left=sheet.left + sheet.px(62), after=.3)
-        if new: labels.append(strike(sheet, sign, sheet.left + sheet.px(28), baseline, style))
+        baseline = round(sheet.y + 0.75 * style.leading * sheet.px(style.size))
+        new = set_text(sheet, text, style, left=sheet.left + sheet.px(62), after=0.3)
+        if new:
+            labels.append(strike(sheet, sign, sheet.left + sheet.px(28), baseline, style))
         lines += new
     sheet.y += sheet.px(6)
     return sheet.add('list', lines, labels) if lines else None
@@ -328,35 +480,57 @@ def items(sheet, texts, style, signs):
 # %% ../../nbs/build/40_pages.ipynb #9c60a3c9
 def table(sheet, head, rows, shares, style, grid=True):
     "A table; each cell counts as one word, so that whole cells are redacted."
-    step, width = sheet.px(style.size)*style.leading*1.25, sheet.right - sheet.left
-    xs = [sheet.left + width*s/sum(shares) for s in np.cumsum([0, *shares])]
-    top, rows, lines = sheet.y, rows[:max(1, int((sheet.bottom - sheet.y)//step) - 2)], []
+    step, width = sheet.px(style.size) * style.leading * 1.25, sheet.right - sheet.left
+    xs = [sheet.left + width * s / sum(shares) for s in np.cumsum([0, *shares])]
+    top, rows, lines = sheet.y, rows[: max(1, int((sheet.bottom - sheet.y) // step) - 2)], []
     for i, row in enumerate([head, *rows]):
-        line = [strike(sheet, text, x + sheet.px(7), round(top + step*(i + .68)), replace(style, bold=i == 0)) for x, text in zip(xs, row)]
+        line = [
+            strike(sheet, text, x + sheet.px(7), round(top + step * (i + 0.68)), replace(style, bold=i == 0))
+            for x, text in zip(xs, row)
+        ]
         lines.append(line)
-    end = top + step*len(lines)
-    for i in range(len(lines) + 1) if grid else (0, 1, len(lines)): sheet.draw.line([xs[0], top + step*i, xs[-1], top + step*i], fill=70)
-    for x in xs if grid else (): sheet.draw.line([x, top, x, end], fill=70)
+    end = top + step * len(lines)
+    for i in range(len(lines) + 1) if grid else (0, 1, len(lines)):
+        sheet.draw.line([xs[0], top + step * i, xs[-1], top + step * i], fill=70)
+    for x in xs if grid else ():
+        sheet.draw.line([x, top, x, end], fill=70)
     sheet.y = end + sheet.px(14)
     return sheet.add('table', lines, [(xs[0], top, xs[-1], end)])
 
 # %% ../../nbs/build/40_pages.ipynb #fe8ae30f
 def register_rows(rng, n):
     "Rows of an invented register of payments."
-    return [[say(rng, 'date'), f"{rng.integers(10, 99)}-{rng.integers(1000, 9999)}", f"{say(rng, 'name')}, {pick(rng, 'ABCDEFGHJKLM')}.",
-             say(rng, 'town'), f'{rng.integers(1, 9999)/7:,.2f}'] for _ in range(n)]
+    return [
+        [
+            say(rng, 'date'),
+            f"{rng.integers(10, 99)}-{rng.integers(1000, 9999)}",
+            f"{say(rng, 'name')}, {pick(rng, 'ABCDEFGHJKLM')}.",
+            say(rng, 'town'),
+            f'{rng.integers(1, 9999) / 7:,.2f}',
+        ]
+        for _ in range(n)
+    ]
+
 
 def signature(sheet, style, x=0):
     "A hand and, below it, the name that it stands for."
     rng, left = sheet.rng, sheet.left + sheet.px(x)
-    if sheet.bottom - sheet.y < sheet.px(90): return None
+    if sheet.bottom - sheet.y < sheet.px(90):
+        return None
     t = np.linspace(0, 1, 90)
-    wave = sum(rng.uniform(4, 11)/k*np.sin(2*math.pi*(rng.uniform(2, 4)*k*t + rng.random())) for k in (1, 2, 3))
-    xs, ys = left + sheet.scale*(150*t + 12*np.sin(25*t)), sheet.y + sheet.px(26) + sheet.scale*wave*(1.1 - t)
+    wave = sum(
+        rng.uniform(4, 11) / k * np.sin(2 * math.pi * (rng.uniform(2, 4) * k * t + rng.random())) for k in (1, 2, 3)
+    )
+    xs, ys = (
+        left + sheet.scale * (150 * t + 12 * np.sin(25 * t)),
+        sheet.y + sheet.px(26) + sheet.scale * wave * (1.1 - t),
+    )
     sheet.draw.line(list(zip(xs.tolist(), ys.tolist())), fill=55, width=max(1, sheet.px(2)), joint='curve')
     sheet.y += sheet.px(50)
     left_style = replace(style, align='left', leading=1.25)
-    lines = set_text(sheet, say(rng, 'name'), left_style, left=left, after=0) + set_text(sheet, say(rng, 'rank'), left_style, left=left)
+    lines = set_text(sheet, say(rng, 'name'), left_style, left=left, after=0) + set_text(
+        sheet, say(rng, 'rank'), left_style, left=left
+    )
     return sheet.add('signature', lines, [(min(xs), min(ys), max(xs), max(ys))])
 
 # %% ../../nbs/build/40_pages.ipynb #34b80d43
@@ -365,24 +539,53 @@ def fill(sheet, style, numbered=False, keep=0, start=1):
     n, bottom, rng = start, sheet.bottom, sheet.rng
     sheet.bottom -= sheet.px(keep)
     # Before a signature the last paragraph must end: try a long one, then shorter ones
-    while any(write(sheet, f'{n}.  '*numbered + paragraph(rng, k, k), style, whole=keep > 0) for k in (rng.integers(2, 6), 2, 1)): n += 1
+    while any(
+        write(sheet, f'{n}.  ' * numbered + paragraph(rng, k, k), style, whole=keep > 0)
+        for k in (rng.integers(2, 6), 2, 1)
+    ):
+        n += 1
     sheet.bottom = bottom
+
 
 def memo(sheet):
     "A memorandum with lines of reference."
-    rng, style = sheet.rng, pick(sheet.rng, [Style('typewriter', 14.5, align='left', uneven=.4), Style('serif', 15), Style('sans', 13.5, align='left')])
+    rng, style = (
+        sheet.rng,
+        pick(
+            sheet.rng,
+            [
+                Style('typewriter', 14.5, align='left', uneven=0.4),
+                Style('serif', 15),
+                Style('sans', 13.5, align='left'),
+            ],
+        ),
+    )
     letterhead(sheet, pick(rng, ['serif', 'sans', 'book']))
     rule(sheet, 2, gap=14)
-    write(sheet, 'MEMORANDUM', replace(style, size=18, bold=True, align='centre'), 'heading', after=.5)
-    fields(sheet, [('DATE:', say(rng, 'date')), ('TO:', f"{say(rng, 'rank')}, {say(rng, 'section')}"), ('FROM:', f"{say(rng, 'name')}, {say(rng, 'rank')}"), ('SUBJECT:', say(rng, 'subject'))], style)
+    write(sheet, 'MEMORANDUM', replace(style, size=18, bold=True, align='centre'), 'heading', after=0.5)
+    fields(
+        sheet,
+        [
+            ('DATE:', say(rng, 'date')),
+            ('TO:', f"{say(rng, 'rank')}, {say(rng, 'section')}"),
+            ('FROM:', f"{say(rng, 'name')}, {say(rng, 'rank')}"),
+            ('SUBJECT:', say(rng, 'subject')),
+        ],
+        style,
+    )
     rule(sheet, gap=16)
-    fill(sheet, style, numbered=chance(rng, .6), keep=95)
+    fill(sheet, style, numbered=chance(rng, 0.6), keep=95)
     signature(sheet, style, 400)
 
 # %% ../../nbs/build/40_pages.ipynb #81b56c13
 def letter(sheet):
     "A letter under a seal."
-    rng, style = sheet.rng, pick(sheet.rng, [Style('book', 15), Style('serif', 15.5), Style('typewriter', 14.5, align='left', uneven=.35)])
+    rng, style = (
+        sheet.rng,
+        pick(
+            sheet.rng, [Style('book', 15), Style('serif', 15.5), Style('typewriter', 14.5, align='left', uneven=0.35)]
+        ),
+    )
     letterhead(sheet, 'book', 'left', seal=True)
     rule(sheet, gap=14)
     write(sheet, say(rng, 'date'), replace(style, align='right'), 'date')
@@ -398,25 +601,60 @@ def letter(sheet):
 # %% ../../nbs/build/40_pages.ipynb #7d7034b9
 def cable(sheet):
     "A telegram in capitals."
-    rng, style = sheet.rng, Style('typewriter', 14.5, align='left', leading=1.5, uneven=.55)
+    rng, style = sheet.rng, Style('typewriter', 14.5, align='left', leading=1.5, uneven=0.55)
     number = f'{rng.integers(10, 29)}{rng.integers(1000, 2359)}Z'
-    write(sheet, f"{pick(rng, ['ROUTINE', 'PRIORITY', 'IMMEDIATE'])}   {number} {say(rng, 'month')[:3].upper()} 7{rng.integers(10)}", replace(style, bold=True), 'heading')
-    fields(sheet, [('FM', f"STATION {say(rng, 'station')}"), ('TO', f"{say(rng, 'section').upper()}"), ('INFO', f"{say(rng, 'town').upper()} / {say(rng, 'town').upper()}"), ('SUBJ', say(rng, 'subject').upper()), ('REF', f"{say(rng, 'reference').upper()}")], style, 80)
+    write(
+        sheet,
+        f"{pick(rng, ['ROUTINE', 'PRIORITY', 'IMMEDIATE'])}   {number} {say(rng, 'month')[:3].upper()} 7{rng.integers(10)}",
+        replace(style, bold=True),
+        'heading',
+    )
+    fields(
+        sheet,
+        [
+            ('FM', f"STATION {say(rng, 'station')}"),
+            ('TO', f"{say(rng, 'section').upper()}"),
+            ('INFO', f"{say(rng, 'town').upper()} / {say(rng, 'town').upper()}"),
+            ('SUBJ', say(rng, 'subject').upper()),
+            ('REF', f"{say(rng, 'reference').upper()}"),
+        ],
+        style,
+        80,
+    )
     rule(sheet, gap=14)
     n = 1
-    while write(sheet, f'{n}. {paragraph(rng, 1, 4).upper()}', style): n += 1
+    while write(sheet, f'{n}. {paragraph(rng, 1, 4).upper()}', style):
+        n += 1
+
 
 def report(sheet):
     "A report with headings, a list and a small table."
     rng, style = sheet.rng, pick(sheet.rng, [Style('sans', 13.5), Style('book', 14.5), Style('grotesque', 15)])
     heading, n = replace(style, bold=True, size=style.size + 1.5, align='left'), 1
-    write(sheet, f"REPORT {say(rng, 'reference').split()[-1]}: {say(rng, 'subject')}", replace(heading, size=18.5), 'heading')
+    write(
+        sheet,
+        f"REPORT {say(rng, 'reference').split()[-1]}: {say(rng, 'subject')}",
+        replace(heading, size=18.5),
+        'heading',
+    )
     rule(sheet, gap=12)
-    for part in (rng.permutation(['text', 'list', 'text', 'table', 'text'])):
-        if not write(sheet, f"{n}.  {say(rng, 'heading')}", heading, 'heading', after=.25) or sheet.bottom - sheet.y < sheet.px(100): break
-        if part == 'list': items(sheet, [say(rng) for _ in range(rng.integers(2, 5))], style, ['(a)', '(b)', '(c)', '(d)'])
-        elif part == 'table': table(sheet, ['Date', 'File', 'Officer', 'Place', 'Sum ($)'], register_rows(rng, 4), [6, 3, 4, 4, 3], replace(style, size=12.5))
-        else: write(sheet, paragraph(rng, 2, 5), style)
+    for part in rng.permutation(['text', 'list', 'text', 'table', 'text']):
+        if not write(
+            sheet, f"{n}.  {say(rng, 'heading')}", heading, 'heading', after=0.25
+        ) or sheet.bottom - sheet.y < sheet.px(100):
+            break
+        if part == 'list':
+            items(sheet, [say(rng) for _ in range(rng.integers(2, 5))], style, ['(a)', '(b)', '(c)', '(d)'])
+        elif part == 'table':
+            table(
+                sheet,
+                ['Date', 'File', 'Officer', 'Place', 'Sum ($)'],
+                register_rows(rng, 4),
+                [6, 3, 4, 4, 3],
+                replace(style, size=12.5),
+            )
+        else:
+            write(sheet, paragraph(rng, 2, 5), style)
         n += 1
     fill(sheet, style)
 
@@ -424,12 +662,25 @@ def report(sheet):
 def register(sheet):
     "A register: one long table, with notes below it."
     rng, face = sheet.rng, pick(sheet.rng, ['mono', 'typewriter', 'sans'])
-    style = Style(face, 12.5, align='left', uneven=.3*(face == 'typewriter'))
+    style = Style(face, 12.5, align='left', uneven=0.3 * (face == 'typewriter'))
     letterhead(sheet, pick(rng, ['sans', 'serif']), 'left')
-    write(sheet, f"REGISTER OF PAYMENTS, VOLUME {pick(rng, ['II', 'IV', 'VII', 'IX'])}, SHEET {rng.integers(2, 60)}", replace(style, size=15, bold=True), 'heading')
-    table(sheet, ['Date', 'File', 'Payee', 'Place', 'Sum ($)'], register_rows(rng, rng.integers(14, 21)), [6, 3, 4, 4, 3], style, grid=chance(rng, .7))
+    write(
+        sheet,
+        f"REGISTER OF PAYMENTS, VOLUME {pick(rng, ['II', 'IV', 'VII', 'IX'])}, SHEET {rng.integers(2, 60)}",
+        replace(style, size=15, bold=True),
+        'heading',
+    )
+    table(
+        sheet,
+        ['Date', 'File', 'Payee', 'Place', 'Sum ($)'],
+        register_rows(rng, rng.integers(14, 21)),
+        [6, 3, 4, 4, 3],
+        style,
+        grid=chance(rng, 0.7),
+    )
     fill(sheet, replace(style, size=13.5), keep=100)
     signature(sheet, style, 420)
+
 
 LAYOUTS = dict(memo=memo, register=register, letter=letter, cable=cable, report=report)
 
@@ -437,14 +688,15 @@ LAYOUTS = dict(memo=memo, register=register, letter=letter, cable=cable, report=
 def stamp(sheet, lines, x, y, angle, size=17, tone=105):
     "A framed rubber stamp, a little crooked and badly inked, its middle at x, y of the page."
     font, rng = load_font('sans', sheet.px(size), True), sheet.rng
-    w, h = round(max(font.getlength(t) for t in lines)) + sheet.px(24), sheet.px(size*1.35*len(lines) + 14)
+    w, h = round(max(font.getlength(t) for t in lines)) + sheet.px(24), sheet.px(size * 1.35 * len(lines) + 14)
     face = Image.new('L', (w, h), 255)
     draw = ImageDraw.Draw(face)
     draw.rectangle([1, 1, w - 2, h - 2], outline=tone, width=max(1, sheet.px(3)))
-    for i, text in enumerate(lines): draw.text((w/2, h*(i + .5)/len(lines)), text, font=font, fill=tone, anchor='mm')
+    for i, text in enumerate(lines):
+        draw.text((w / 2, h * (i + 0.5) / len(lines)), text, font=font, fill=tone, anchor='mm')
     patches = Image.fromarray(rng.integers(0, 110, (3, 7)).astype('uint8')).resize((w, h), Image.BICUBIC)
     face = ImageChops.add(face, patches).rotate(angle, Image.BICUBIC, expand=True, fillcolor=255)
-    left, top = (round(c - s/2) for c, s in zip(sheet.at(x, y), face.size))
+    left, top = (round(c - s / 2) for c, s in zip(sheet.at(x, y), face.size))
     box = (left, top, left + face.width, top + face.height)
     sheet.image.paste(ImageChops.multiply(sheet.image.crop(box), face), box)
 
@@ -455,52 +707,101 @@ def note(sheet, text, x, y, size=11, anchor='ls', bold=False, tone=45, face='san
     sheet.draw.text(sheet.at(x, y), text, fill=tone, **args)
     return sheet.draw.textbbox(sheet.at(x, y), text, **args)
 
+
 def banner(sheet, word, y):
     "The old classification, struck through."
     x0, y0, x1, y1 = note(sheet, word, 425, y, 19, 'mm', True, 60)
-    for dy in (-.08, .12): sheet.draw.line([x0 - sheet.px(9), (y0 + y1)/2 + dy*(y1 - y0), x1 + sheet.px(12), (y0 + y1)/2 - dy*(y1 - y0)], fill=50, width=max(1, sheet.px(1.6)))
+    for dy in (-0.08, 0.12):
+        sheet.draw.line(
+            [x0 - sheet.px(9), (y0 + y1) / 2 + dy * (y1 - y0), x1 + sheet.px(12), (y0 + y1) / 2 - dy * (y1 - y0)],
+            fill=50,
+            width=max(1, sheet.px(1.6)),
+        )
 
 # %% ../../nbs/build/40_pages.ipynb #8bfb35b7
 def punch(sheet, x, y, r):
     "A punched hole: dark inside, with a soft rim."
     cx, cy = sheet.at(x, y)
-    for k, tone in ((1.12, 215), (1, 62), (.84, 44)): sheet.draw.ellipse([cx - k*sheet.px(r), cy - k*sheet.px(r), cx + k*sheet.px(r), cy + k*sheet.px(r)], fill=tone)
+    for k, tone in ((1.12, 215), (1, 62), (0.84, 44)):
+        sheet.draw.ellipse(
+            [cx - k * sheet.px(r), cy - k * sheet.px(r), cx + k * sheet.px(r), cy + k * sheet.px(r)], fill=tone
+        )
+
 
 def staple(sheet, x, y):
     "A staple and its shadow."
     (cx, cy), s = sheet.at(x, y), sheet.px(13)
     for d, tone, width in ((3, 195, 5), (1, 120, 3), (0, 70, 2)):
-        sheet.draw.line([cx - s + d, cy + s/2 + d, cx + s + d, cy - s/2 + d], fill=tone, width=max(1, sheet.px(width)))
+        sheet.draw.line(
+            [cx - s + d, cy + s / 2 + d, cx + s + d, cy - s / 2 + d], fill=tone, width=max(1, sheet.px(width))
+        )
 
 # %% ../../nbs/build/40_pages.ipynb #37ceccc5
 def furnish(sheet):
     "Everything on a page that is neither text nor redaction."
     rng, word = sheet.rng, pick(sheet.rng, ['SECRET', 'CONFIDENTIAL', 'RESTRICTED', 'TOP SECRET'])
-    if chance(rng, .7):
+    if chance(rng, 0.7):
         note(sheet, 'UNCLASSIFIED', 40, 42, 11.5, bold=True)
         note(sheet, f'Case No. F-199{rng.integers(10)}-{rng.integers(100, 9999):05d}', 210, 42, 11.5)
         note(sheet, f'Doc No. C0{rng.integers(10**6, 10**7)}', 440, 42, 11.5)
         note(sheet, f'Page {rng.integers(1, 9)} of {rng.integers(9, 40)}', -50, 42, 11.5, 'rs')
-    if chance(rng, .6): [banner(sheet, word, y) for y in (70, -62)]
-    if chance(rng, .6): stamp(sheet, ['RELEASED IN PART', ', '.join(CODES[:rng.integers(1, 4)])], rng.uniform(640, 730), rng.uniform(-118, -88), rng.uniform(-4, 4), 15)
-    if chance(rng, .5): stamp(sheet, [pick(rng, ['APPROVED FOR RELEASE', 'DECLASSIFIED', 'SANITIZED COPY']), say(rng, 'date').upper().replace(' 197', ' 199')], rng.uniform(180, 300), rng.uniform(-118, -88), rng.uniform(-7, 7), 15, 125)
-    if chance(rng, .4): stamp(sheet, ['RECEIVED', say(rng, 'date').upper()], rng.uniform(690, 740), rng.uniform(150, 230), rng.uniform(-12, 12), 14, 130)
-    if chance(rng, .6): note(sheet, f'HA-{rng.integers(10**6):06d}', -45, -28, 13, 'rs', face='mono', tone=30)
-    if chance(rng, .7): note(sheet, f'- {rng.integers(1, 30)} -', 425, -28, 13, 'ms', face='serif')
-    if chance(rng, .35): sheet.draw.line([*sheet.at(72, -1200), *sheet.at(72, 1200)], fill=165)
+    if chance(rng, 0.6):
+        [banner(sheet, word, y) for y in (70, -62)]
+    if chance(rng, 0.6):
+        stamp(
+            sheet,
+            ['RELEASED IN PART', ', '.join(CODES[: rng.integers(1, 4)])],
+            rng.uniform(640, 730),
+            rng.uniform(-118, -88),
+            rng.uniform(-4, 4),
+            15,
+        )
+    if chance(rng, 0.5):
+        stamp(
+            sheet,
+            [
+                pick(rng, ['APPROVED FOR RELEASE', 'DECLASSIFIED', 'SANITIZED COPY']),
+                say(rng, 'date').upper().replace(' 197', ' 199'),
+            ],
+            rng.uniform(180, 300),
+            rng.uniform(-118, -88),
+            rng.uniform(-7, 7),
+            15,
+            125,
+        )
+    if chance(rng, 0.4):
+        stamp(
+            sheet,
+            ['RECEIVED', say(rng, 'date').upper()],
+            rng.uniform(690, 740),
+            rng.uniform(150, 230),
+            rng.uniform(-12, 12),
+            14,
+            130,
+        )
+    if chance(rng, 0.6):
+        note(sheet, f'HA-{rng.integers(10**6):06d}', -45, -28, 13, 'rs', face='mono', tone=30)
+    if chance(rng, 0.7):
+        note(sheet, f'- {rng.integers(1, 30)} -', 425, -28, 13, 'ms', face='serif')
+    if chance(rng, 0.35):
+        sheet.draw.line([*sheet.at(72, -1200), *sheet.at(72, 1200)], fill=165)
     holes = pick(rng, [(), (165, 550, 935), (300, 800), (165, 550, 935)])
-    for y in holes: punch(sheet, 32 + rng.normal(), y*sheet.page_size[1]/1100/sheet.scale + rng.normal(), 11)
-    if chance(rng, .5): staple(sheet, rng.uniform(38, 60), rng.uniform(52, 70))
+    for y in holes:
+        punch(sheet, 32 + rng.normal(), y * sheet.page_size[1] / 1100 / sheet.scale + rng.normal(), 11)
+    if chance(rng, 0.5):
+        staple(sheet, rng.uniform(38, 60), rng.uniform(52, 70))
 
 # %% ../../nbs/build/40_pages.ipynb #52e8a069
 CODES = ['(b)(1)', '(b)(6)', '(b)(3)', '(b)(5)', '(b)(7)(C)']
+
 
 def cover(sheet, box, kind, fill=10, code='', outline=None):
     "Lay a rectangle over a box x0, y0, x1, y1, with an exemption code if there is room, and annotate it."
     x0, y0, x1, y1 = box = tuple(round(v) for v in box)
     sheet.draw.rectangle([x0, y0, x1 - 1, y1 - 1], fill=fill, outline=outline)
-    font = load_font('sans', min(sheet.px(20), max(sheet.px(10.5), round((y1 - y0)*.3))))
-    if code and font.getlength(code) < x1 - x0 - 3: sheet.draw.text(((x0 + x1)/2, (y0 + y1)/2), code, font=font, fill=20 if fill > 120 else 235, anchor='mm')
+    font = load_font('sans', min(sheet.px(20), max(sheet.px(10.5), round((y1 - y0) * 0.3))))
+    if code and font.getlength(code) < x1 - x0 - 3:
+        sheet.draw.text(((x0 + x1) / 2, (y0 + y1) / 2), code, font=font, fill=20 if fill > 120 else 235, anchor='mm')
     sheet.mark('redaction', kind, corners(box))
 
 # %% ../../nbs/build/40_pages.ipynb #0799b9fb
@@ -508,7 +809,8 @@ def run_of(rng, things, low=1, high=5):
     "A few neighbours out of a list."
     n = min(len(things), int(rng.integers(low, high + 1)))
     start = int(rng.integers(len(things) - n + 1))
-    return things[start:start + n]
+    return things[start : start + n]
+
 
 def grown(sheet, box, x=2, y=2):
     "A box that is larger by so many px on each side."
@@ -521,185 +823,309 @@ def black_words(sheet, block):
     for line in run_of(sheet.rng, block.lines, 2, 6):
         cover(sheet, grown(sheet, around(run_of(sheet.rng, line, 2))), 'words', int(sheet.rng.integers(4, 26)))
 
+
 def black_lines(sheet, block):
     "A black bar over each of a run of lines."
-    for line in run_of(sheet.rng, block.lines, 1, 4): cover(sheet, grown(sheet, around(line), 3, 2), 'lines', int(sheet.rng.integers(4, 22)))
+    for line in run_of(sheet.rng, block.lines, 1, 4):
+        cover(sheet, grown(sheet, around(line), 3, 2), 'lines', int(sheet.rng.integers(4, 22)))
+
 
 def white_code(sheet, block):
     "White boxes with an exemption code."
     for line in run_of(sheet.rng, block.lines, 1, 4):
-        cover(sheet, grown(sheet, around(run_of(sheet.rng, line, 3, 7)), 2, 3), 'exemption', 255, pick(sheet.rng, CODES), 60)
+        cover(
+            sheet,
+            grown(sheet, around(run_of(sheet.rng, line, 3, 7)), 2, 3),
+            'exemption',
+            255,
+            pick(sheet.rng, CODES),
+            60,
+        )
+
 
 def grey_block(sheet, block):
     "One grey block over a run of lines."
     lines = run_of(sheet.rng, block.lines, 1, 4)
-    cover(sheet, grown(sheet, around(sum(lines, []))), 'grey', int(sheet.rng.integers(150, 200)), pick(sheet.rng, ['', *CODES]))
+    cover(
+        sheet,
+        grown(sheet, around(sum(lines, []))),
+        'grey',
+        int(sheet.rng.integers(150, 200)),
+        pick(sheet.rng, ['', *CODES]),
+    )
+
 
 def whole_block(sheet, block):
     "The whole paragraph, in black or as an empty frame."
-    white = chance(sheet.rng, .45)
-    cover(sheet, grown(sheet, block.box, 3, 0), 'paragraph', 255 if white else 8, pick(sheet.rng, CODES), 60 if white else None)
+    white = chance(sheet.rng, 0.45)
+    cover(
+        sheet,
+        grown(sheet, block.box, 3, 0),
+        'paragraph',
+        255 if white else 8,
+        pick(sheet.rng, CODES),
+        60 if white else None,
+    )
 
 # %% ../../nbs/build/40_pages.ipynb #efe280f2
 def stroke(sheet, box, kind='marker'):
     "A translucent, uneven stroke of a felt pen from left to right; annotates its outline."
     rng, n = sheet.rng, 9
     x0, y0, x1, y1 = grown(sheet, box, 5, 1)
-    xs, slope = np.linspace(x0, x1, n), sheet.scale*rng.normal(0, 1.2)*np.linspace(-1, 1, n)
-    top, low = (y + slope + sheet.scale*rng.normal(0, .9, n) for y in (y0, y1))
-    xs = xs + sheet.scale*np.array([rng.normal(), *[0]*(n - 2), rng.normal()])*2
+    xs, slope = np.linspace(x0, x1, n), sheet.scale * rng.normal(0, 1.2) * np.linspace(-1, 1, n)
+    top, low = (y + slope + sheet.scale * rng.normal(0, 0.9, n) for y in (y0, y1))
+    xs = xs + sheet.scale * np.array([rng.normal(), *[0] * (n - 2), rng.normal()]) * 2
     points = [*zip(xs.tolist(), top.tolist()), *zip(xs[::-1].tolist(), low[::-1].tolist())]
     left, up, right, down = math.floor(min(xs)), math.floor(min(top)), math.ceil(max(xs)), math.ceil(max(low))
     mask = Image.new('L', (right - left, down - up), 0)
-    ImageDraw.Draw(mask).polygon([(x - left - .5, y - up - .5) for x, y in points], fill=255)
-    streaks = np.clip(rng.uniform(60, 120) + rng.normal(0, 15, (mask.height, 1)) + rng.normal(0, 5, (1, mask.width)), 0, 255).astype('uint8')
+    ImageDraw.Draw(mask).polygon([(x - left - 0.5, y - up - 0.5) for x, y in points], fill=255)
+    streaks = np.clip(
+        rng.uniform(60, 120) + rng.normal(0, 15, (mask.height, 1)) + rng.normal(0, 5, (1, mask.width)), 0, 255
+    ).astype('uint8')
     under = sheet.image.crop((left, up, right, down))
     sheet.image.paste(ImageChops.multiply(under, Image.fromarray(streaks)), (left, up), mask)
     sheet.mark('redaction', kind, points)
 
+
 def marker(sheet, block):
     "Strokes of a marker over parts of several lines."
-    for line in run_of(sheet.rng, block.lines, 1, 4): stroke(sheet, around(run_of(sheet.rng, line, 3, 12)))
+    for line in run_of(sheet.rng, block.lines, 1, 4):
+        stroke(sheet, around(run_of(sheet.rng, line, 3, 12)))
 
 # %% ../../nbs/build/40_pages.ipynb #4a7717b3
 def again(sheet, first):
     "A second redaction across an earlier one."
     rng, (x, y, w, h) = sheet.rng, first.bbox
-    x0 = max(sheet.left, x + w*rng.uniform(-.35, .6))
-    box = (x0, y + rng.uniform(-.3, .45)*min(h, sheet.px(20)), min(sheet.right + sheet.px(20), x0 + max(sheet.px(60), w*rng.uniform(.5, .8))), y + min(h, sheet.px(22)))
-    pick(rng, [lambda: stroke(sheet, box, 'overlap'), lambda: cover(sheet, grown(sheet, box), 'overlap', 14),
-               lambda: cover(sheet, grown(sheet, box), 'overlap', 255, pick(rng, CODES), 60)])()
+    x0 = max(sheet.left, x + w * rng.uniform(-0.35, 0.6))
+    box = (
+        x0,
+        y + rng.uniform(-0.3, 0.45) * min(h, sheet.px(20)),
+        min(sheet.right + sheet.px(20), x0 + max(sheet.px(60), w * rng.uniform(0.5, 0.8))),
+        y + min(h, sheet.px(22)),
+    )
+    pick(
+        rng,
+        [
+            lambda: stroke(sheet, box, 'overlap'),
+            lambda: cover(sheet, grown(sheet, box), 'overlap', 14),
+            lambda: cover(sheet, grown(sheet, box), 'overlap', 255, pick(rng, CODES), 60),
+        ],
+    )()
+
 
 def edge(sheet, side):
     "A redaction that runs off the page: of a fax line, a number, a margin note or the end of a line."
     rng, (w, h), s = sheet.rng, sheet.page_size, sheet.scale
     (left, top), (right, foot) = sheet.at(0, 0), (sheet.bleed + w, sheet.bleed + h)
-    over, x = sheet.px(rng.uniform(3, 9)), rng.uniform(.05, .45)*w
+    over, x = sheet.px(rng.uniform(3, 9)), rng.uniform(0.05, 0.45) * w
     if side == 'top':
-        note(sheet, f'{rng.integers(10, 29)}-JUN-7{rng.integers(10)} {rng.integers(10, 24)}:{rng.integers(10, 60)}   FROM {say(rng, "section").upper()}   P.0{rng.integers(1, 9)}', 60, 17, 11, face='mono')
-        cover(sheet, (left + x, top - over, left + x + w*rng.uniform(.2, .4), top + sheet.px(23)), 'edge')
-    elif side == 'foot': cover(sheet, (left + x, foot - sheet.px(22), left + x + w*rng.uniform(.2, .5), foot + over), 'edge', 255, pick(rng, CODES), 60)
+        note(
+            sheet,
+            f'{rng.integers(10, 29)}-JUN-7{rng.integers(10)} {rng.integers(10, 24)}:{rng.integers(10, 60)}   FROM {say(rng, "section").upper()}   P.0{rng.integers(1, 9)}',
+            60,
+            17,
+            11,
+            face='mono',
+        )
+        cover(sheet, (left + x, top - over, left + x + w * rng.uniform(0.2, 0.4), top + sheet.px(23)), 'edge')
+    elif side == 'foot':
+        cover(
+            sheet,
+            (left + x, foot - sheet.px(22), left + x + w * rng.uniform(0.2, 0.5), foot + over),
+            'edge',
+            255,
+            pick(rng, CODES),
+            60,
+        )
     elif side == 'left':
-        y = top + h*rng.uniform(.2, .6)
-        cover(sheet, (left - over, y, left + sheet.px(rng.uniform(52, 66)), y + s*rng.uniform(50, 150)), 'edge', int(rng.integers(150, 195)), pick(rng, CODES))
+        y = top + h * rng.uniform(0.2, 0.6)
+        cover(
+            sheet,
+            (left - over, y, left + sheet.px(rng.uniform(52, 66)), y + s * rng.uniform(50, 150)),
+            'edge',
+            int(rng.integers(150, 195)),
+            pick(rng, CODES),
+        )
     else:
         line = pick(rng, pick(rng, sheet.blocks[1:]).lines)
-        cover(sheet, grown(sheet, (sheet.left + rng.uniform(.5, .8)*(sheet.right - sheet.left), line[0].y0, right + over, line[0].y1)), 'edge')
+        cover(
+            sheet,
+            grown(
+                sheet,
+                (sheet.left + rng.uniform(0.5, 0.8) * (sheet.right - sheet.left), line[0].y0, right + over, line[0].y1),
+            ),
+            'edge',
+        )
 
 # %% ../../nbs/build/40_pages.ipynb #f61812d7
-REDACTIONS = dict(words=black_words, lines=black_lines, exemption=white_code, grey=grey_block, paragraph=whole_block, marker=marker)
+REDACTIONS = dict(
+    words=black_words, lines=black_lines, exemption=white_code, grey=grey_block, paragraph=whole_block, marker=marker
+)
+
 
 def column(sheet, block):
     "One column of a table: a bar to each cell, or one grey block over several."
     rows, c = block.lines[1:], int(sheet.rng.integers(1, len(block.lines[0])))
-    if chance(sheet.rng, .3): return cover(sheet, grown(sheet, around([r[c] for r in run_of(sheet.rng, rows, 3, 9)]), 3, 3), 'grey', int(sheet.rng.integers(150, 200)), pick(sheet.rng, CODES))
-    white = chance(sheet.rng, .3)
+    if chance(sheet.rng, 0.3):
+        return cover(
+            sheet,
+            grown(sheet, around([r[c] for r in run_of(sheet.rng, rows, 3, 9)]), 3, 3),
+            'grey',
+            int(sheet.rng.integers(150, 200)),
+            pick(sheet.rng, CODES),
+        )
+    white = chance(sheet.rng, 0.3)
     for row in rows:
-        if chance(sheet.rng, .6): cover(sheet, grown(sheet, around([row[c]])), 'exemption' if white else 'words', 255 if white else 12, pick(sheet.rng, CODES)*white, 60 if white else None)
+        if chance(sheet.rng, 0.6):
+            cover(
+                sheet,
+                grown(sheet, around([row[c]])),
+                'exemption' if white else 'words',
+                255 if white else 12,
+                pick(sheet.rng, CODES) * white,
+                60 if white else None,
+            )
+
 
 def margin_code(sheet, block):
     "The reason, printed in the margin."
-    x, y = sheet.left - sheet.px(8), (block.box[1] + block.box[3])/2
-    sheet.draw.text((x, y), pick(sheet.rng, CODES).replace('(', '').replace(')', ''), font=load_font('sans', sheet.px(10.5)), fill=50, anchor='rm')
+    x, y = sheet.left - sheet.px(8), (block.box[1] + block.box[3]) / 2
+    sheet.draw.text(
+        (x, y),
+        pick(sheet.rng, CODES).replace('(', '').replace(')', ''),
+        font=load_font('sans', sheet.px(10.5)),
+        fill=50,
+        anchor='rm',
+    )
 
 # %% ../../nbs/build/40_pages.ipynb #ce428ed3
 def redact(sheet):
     "Go over the whole sheet as one censor would."
-    rng, severity, habit = sheet.rng, pick(sheet.rng, [.5, .65, .8, .95]), pick(sheet.rng, [*REDACTIONS])
+    rng, severity, habit = sheet.rng, pick(sheet.rng, [0.5, 0.65, 0.8, 0.95]), pick(sheet.rng, [*REDACTIONS])
     body = [b for b in sheet.blocks if b.kind in ('paragraph', 'list')]
     for block in sheet.blocks:
-        if block.kind == 'table': column(sheet, block)
-        elif block.kind in ('fields', 'address', 'signature') and chance(rng, .6): pick(rng, [white_code, black_words])(sheet, replace(block, lines=run_of(rng, block.lines, 1, 2)))
+        if block.kind == 'table':
+            column(sheet, block)
+        elif block.kind in ('fields', 'address', 'signature') and chance(rng, 0.6):
+            pick(rng, [white_code, black_words])(sheet, replace(block, lines=run_of(rng, block.lines, 1, 2)))
         elif block in body and chance(rng, severity):
-            kind = habit if chance(rng, .45) else pick(rng, [*REDACTIONS])
+            kind = habit if chance(rng, 0.45) else pick(rng, [*REDACTIONS])
             REDACTIONS[kind](sheet, block)
-            if kind in ('words', 'lines') and chance(rng, .7): margin_code(sheet, block)
+            if kind in ('words', 'lines') and chance(rng, 0.7):
+                margin_code(sheet, block)
     done = [m for m in sheet.marks if m.label == 'redaction' and m.kind != 'paragraph']
-    if not done: black_words(sheet, sheet.blocks[-1])
-    for first in run_of(rng, done, 1, 2) if done and chance(rng, .55) else (): again(sheet, first)
-    for side in run_of(rng, ['top', 'right', 'foot', 'left'], 1, 2) if chance(rng, .6) else (): edge(sheet, side)
+    if not done:
+        black_words(sheet, sheet.blocks[-1])
+    for first in run_of(rng, done, 1, 2) if done and chance(rng, 0.55) else ():
+        again(sheet, first)
+    for side in run_of(rng, ['top', 'right', 'foot', 'left'], 1, 2) if chance(rng, 0.6) else ():
+        edge(sheet, side)
 
 # %% ../../nbs/build/40_pages.ipynb #df925eab
 def turn(
-    points,       # Points (x, y) in px, y downwards
-    angle: float, # Degrees, counter-clockwise as seen on the screen
-    centre,       # The point (x, y) that stays where it is
+    points,  # Points (x, y) in px, y downwards
+    angle: float,  # Degrees, counter-clockwise as seen on the screen
+    centre,  # The point (x, y) that stays where it is
 ) -> tuple:
     "Turn points as `PIL.Image.rotate` turns pixels."
     (cx, cy), c, s = centre, math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    return tuple((cx + c*(x - cx) + s*(y - cy), cy - s*(x - cx) + c*(y - cy)) for x, y in points)
+    return tuple((cx + c * (x - cx) + s * (y - cy), cy - s * (x - cx) + c * (y - cy)) for x, y in points)
 
 # %% ../../nbs/build/40_pages.ipynb #3bc0d82a
 def lamp(rng, w, h):
     "Uneven light: smooth patches, and a shadow towards one side; factors near 1."
-    patches = Image.fromarray(rng.uniform(.95, 1.01, (5, 4)).astype('float32')).resize((w, h), Image.BICUBIC)
-    side = np.linspace(0, 1, w, dtype='float32')[::pick(rng, [1, -1])]
-    return np.asarray(patches) - np.float32(rng.uniform(.05, .3))*np.exp(-side*np.float32(rng.uniform(25, 60)))
+    patches = Image.fromarray(rng.uniform(0.95, 1.01, (5, 4)).astype('float32')).resize((w, h), Image.BICUBIC)
+    side = np.linspace(0, 1, w, dtype='float32')[:: pick(rng, [1, -1])]
+    return np.asarray(patches) - np.float32(rng.uniform(0.05, 0.3)) * np.exp(-side * np.float32(rng.uniform(25, 60)))
+
 
 def dust(rng, image, scale):
     "Specks, a hair or two, and perhaps a streak down the page; drawn on the image."
     draw, (w, h) = ImageDraw.Draw(image), image.size
     for _ in range(rng.poisson(45)):
-        x, y, r = rng.random()*w, rng.random()*h, scale*rng.exponential(.55)
+        x, y, r = rng.random() * w, rng.random() * h, scale * rng.exponential(0.55)
         draw.ellipse([x - r, y - r, x + r, y + r], fill=int(rng.integers(40, 170)))
-    for _ in range(rng.poisson(.8)):
-        t, x, y = np.linspace(0, 1, 12), rng.random()*w, rng.random()*h
-        a, b, c = rng.normal(0, 22*scale, 3)
-        draw.line([(float(x + a*k + b*k*k), float(y + c*k - a*k*k)) for k in t], fill=120)
-    if chance(rng, .3): draw.line([x := rng.random()*w, 0, x + 1, h], fill=int(rng.integers(185, 215)))
+    for _ in range(rng.poisson(0.8)):
+        t, x, y = np.linspace(0, 1, 12), rng.random() * w, rng.random() * h
+        a, b, c = rng.normal(0, 22 * scale, 3)
+        draw.line([(float(x + a * k + b * k * k), float(y + c * k - a * k * k)) for k in t], fill=120)
+    if chance(rng, 0.3):
+        draw.line([x := rng.random() * w, 0, x + 1, h], fill=int(rng.integers(185, 215)))
 
 # %% ../../nbs/build/40_pages.ipynb #53307fc0
 def scan(rng, sheet, angle):
     "The grey image that a scanner makes of a sheet that lies crooked by an angle in degrees."
     (w, h), b = sheet.page_size, sheet.bleed
-    image = sheet.image.filter(ImageFilter.GaussianBlur(sheet.scale*rng.uniform(.35, .6)))
+    image = sheet.image.filter(ImageFilter.GaussianBlur(sheet.scale * rng.uniform(0.35, 0.6)))
     image = image.rotate(angle, Image.BICUBIC, fillcolor=255).crop((b, b, b + w, b + h))
     dust(rng, image, sheet.scale)
     black, paper, noise = rng.uniform(8, 40), rng.uniform(232, 250), rng.uniform(1, 1.8)
-    tone = (black + (paper - black)/255*np.asarray(image, 'float32'))*lamp(rng, w, h)
-    tone += np.float32(noise)*rng.standard_normal((h, w), dtype='float32')
-    return Image.fromarray((np.round(np.clip(tone, 0, 255)/8)*8).clip(0, 255).astype('uint8'))
+    tone = (black + (paper - black) / 255 * np.asarray(image, 'float32')) * lamp(rng, w, h)
+    tone += np.float32(noise) * rng.standard_normal((h, w), dtype='float32')
+    return Image.fromarray((np.round(np.clip(tone, 0, 255) / 8) * 8).clip(0, 255).astype('uint8'))
 
 # %% ../../nbs/build/40_pages.ipynb #2a1cc866
 PAGE_SIZE = (850, 1100)  # Width and height in px: letter paper at 100 dots to the inch
 
+
 def make_page(
-    seed: int=0,           # The seed of the set, 0 or more
-    index: int=0,          # The number of the page in the set, from 0
-    size: tuple=PAGE_SIZE, # Width and height in px; the type grows with the width
+    seed: int = 0,  # The seed of the set, 0 or more
+    index: int = 0,  # The number of the page in the set, from 0
+    size: tuple = PAGE_SIZE,  # Width and height in px; the type grows with the width
 ) -> Page:
     "One scanned, redacted page. The same arguments give the same page, to the last bit."
     rng, (w, h) = page_rng(seed, index), size
-    if w < 300 or not 1.1 <= h/w <= 1.8: raise ValueError(f'size must be at least 300 px wide and 1.1 to 1.8 times as high, not {w}x{h}')
+    if w < 300 or not 1.1 <= h / w <= 1.8:
+        raise ValueError(f'size must be at least 300 px wide and 1.1 to 1.8 times as high, not {w}x{h}')
     kind = [*LAYOUTS][(int(seed) + int(index)) % len(LAYOUTS)]
     sheet = Sheet(rng, (int(w), int(h)))
     LAYOUTS[kind](sheet)
     furnish(sheet)
     redact(sheet)
-    angle, b = float(pick(rng, [-1, 1])*rng.uniform(.15, 1.2)), sheet.bleed
-    centre = sheet.image.width/2, sheet.image.height/2
+    angle, b = float(pick(rng, [-1, 1]) * rng.uniform(0.15, 1.2)), sheet.bleed
+    centre = sheet.image.width / 2, sheet.image.height / 2
     on_page = lambda outline: tuple((x - b, y - b) for x, y in turn(outline, angle, centre))
-    return Page(scan(page_rng(seed, index, 1), sheet, angle),
-                tuple(replace(m, outline=on_page(m.outline)) for m in sheet.marks), kind, angle)
+    return Page(
+        scan(page_rng(seed, index, 1), sheet, angle),
+        tuple(replace(m, outline=on_page(m.outline)) for m in sheet.marks),
+        kind,
+        angle,
+    )
 
 # %% ../../nbs/build/40_pages.ipynb #9a98ab79
 CATEGORIES = ['content', 'redaction']  # Their COCO ids are 1 and 2
 
+
 def coco_annotations(
-    pages, # Any iterable of `Page`; it is gone through once, and no image is kept
+    pages,  # Any iterable of `Page`; it is gone through once, and no image is kept
 ) -> dict:
     "The COCO object for pages, whose files are page-0000.png and so on."
-    images, annotations = [], []
+    images = []
+    annotations: list[dict] = []
     for i, page in enumerate(pages):
-        images.append(dict(id=i + 1, width=page.image.width, height=page.image.height, file_name=f'page-{i:04d}.png', license=1))
+        images.append(
+            dict(id=i + 1, width=page.image.width, height=page.image.height, file_name=f'page-{i:04d}.png', license=1)
+        )
         for a in page.annotations:
-            annotations.append(dict(id=len(annotations) + 1, image_id=i + 1, category_id=CATEGORIES.index(a.label) + 1, bbox=list(a.bbox), area=a.area,
-                                    iscrowd=0, segmentation=[[c for point in a.outline for c in point]], attributes=dict(kind=a.kind)))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=i + 1,
+                    category_id=CATEGORIES.index(a.label) + 1,
+                    bbox=list(a.bbox),
+                    area=a.area,
+                    iscrowd=0,
+                    segmentation=[[c for point in a.outline for c in point]],
+                    attributes=dict(kind=a.kind),
+                )
+            )
     return dict(
         info=dict(description='Invented redacted papers, made by redaction_serde', version='1'),
         licenses=[dict(id=1, name='Apache License 2.0', url='https://www.apache.org/licenses/LICENSE-2.0')],
-        images=images, annotations=annotations,
-        categories=[dict(id=i, name=name, supercategory='page') for i, name in enumerate(CATEGORIES, 1)])
+        images=images,
+        annotations=annotations,
+        categories=[dict(id=i, name=name, supercategory='page') for i, name in enumerate(CATEGORIES, 1)],
+    )
 
 # %% ../../nbs/build/40_pages.ipynb #1a4b1473
 def coco_json(coco):
@@ -712,34 +1138,39 @@ def saved_pages(folder, n_pages, seed, size, progress):
     "Make pages one at a time, each saved before it is handed on: a thousand need no more memory than one."
     for i in range(n_pages):
         page = make_page(seed, i, size)
-        page.image.save(folder/f'page-{i:04d}.png')
-        if progress: progress(i + 1, n_pages)
+        page.image.save(folder / f'page-{i:04d}.png')
+        if progress:
+            progress(i + 1, n_pages)
         yield page
+
 
 def settle(staging, out_dir):
     "Move finished pages, and last of all their annotations, from staging to their place."
-    images = out_dir/'images'
+    images = out_dir / 'images'
     images.mkdir(exist_ok=True)
-    (out_dir/'annotations.json').unlink(missing_ok=True)
-    for page in sorted(staging.glob('*.png')): os.replace(page, images/page.name)
-    os.replace(staging/'annotations.json', out_dir/'annotations.json')
-    return out_dir/'annotations.json'
+    (out_dir / 'annotations.json').unlink(missing_ok=True)
+    for page in sorted(staging.glob('*.png')):
+        os.replace(page, images / page.name)
+    os.replace(staging / 'annotations.json', out_dir / 'annotations.json')
+    return out_dir / 'annotations.json'
 
 # %% ../../nbs/build/40_pages.ipynb #88d24aed
 def make_documents(
-    out_dir: Union[str, os.PathLike], # Folder to fill; made if need be, and nothing outside it is touched
-    n_pages: int=10,       # How many pages
-    seed: int=0,           # The same seed gives the same pages
-    size: tuple=PAGE_SIZE, # Width and height of a page in px
-    progress: Optional[Callable]=None, # Called with (pages done, pages in all) after each page
+    out_dir: Union[str, os.PathLike],  # Folder to fill; made if need be, and nothing outside it is touched
+    n_pages: int = 10,  # How many pages
+    seed: int = 0,  # The same seed gives the same pages
+    size: tuple = PAGE_SIZE,  # Width and height of a page in px
+    progress: Optional[Callable] = None,  # Called with (pages done, pages in all) after each page
 ) -> Path:
     "Make `images/page-0000.png` and so on with `annotations.json` in COCO format; returns the path of the latter."
     out_dir, n_pages = Path(out_dir), operator.index(n_pages)
-    if n_pages < 0: raise ValueError(f'n_pages must be 0 or more, not {n_pages}')
+    if n_pages < 0:
+        raise ValueError(f'n_pages must be 0 or more, not {n_pages}')
     page_rng(seed, 0)  # a bad seed is found before anything is made
-    if (out_dir/'images').is_symlink(): raise ValueError(f"{out_dir/'images'} is a link; pages are written only inside {out_dir}")
+    if (out_dir / 'images').is_symlink():
+        raise ValueError(f"{out_dir / 'images'} is a link; pages are written only inside {out_dir}")
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.making-', dir=out_dir) as staging:
         coco = coco_annotations(saved_pages(Path(staging), n_pages, seed, size, progress))
-        (Path(staging)/'annotations.json').write_text(coco_json(coco), encoding='utf-8')
+        (Path(staging) / 'annotations.json').write_text(coco_json(coco), encoding='utf-8')
         return settle(Path(staging), out_dir)

@@ -28,6 +28,7 @@ def read_integer() -> int:
     "The first thing that anybody stores."
     return 3
 
+
 @pipeline
 def basic_pipeline():
     "One step, one artifact."
@@ -36,12 +37,16 @@ def basic_pipeline():
 # %% ../../nbs/build/45_toys.ipynb #e8fa20fe
 class MyCustomObject:
     "The article's object: a name and nothing else."
-    def __init__(self, name:str): self.name = name
+
+    def __init__(self, name: str):
+        self.name = name
+
 
 @step
 def read_custom_object() -> MyCustomObject:
     "The step that returns it."
     return MyCustomObject('aria')
+
 
 @pipeline
 def custom_pipeline():
@@ -51,17 +56,20 @@ def custom_pipeline():
 # %% ../../nbs/build/45_toys.ipynb #1abc5f75
 class MyCustomMaterializer(BaseMaterializer):
     "Stores a `MyCustomObject` as the text of its name."
+
     ASSOCIATED_TYPES: ClassVar = (MyCustomObject,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar = ArtifactType.DATA
     SKIP_REGISTRATION: ClassVar = True  # only where it is asked for: this page needs to show what happens without it
 
-    def save(self, data:MyCustomObject) -> None:
+    def save(self, data: MyCustomObject) -> None:
         "Write the name."
-        with self.artifact_store.open(os.path.join(self.uri, 'data.txt'), 'wb') as f: f.write(data.name.encode())
+        with self.artifact_store.open(os.path.join(self.uri, 'data.txt'), 'wb') as f:
+            f.write(data.name.encode())
 
-    def load(self, data_type:Any) -> MyCustomObject:
+    def load(self, data_type: Any) -> MyCustomObject:
         "Make the object from its name."
-        with self.artifact_store.open(os.path.join(self.uri, 'data.txt'), 'rb') as f: return MyCustomObject(f.read().decode())
+        with self.artifact_store.open(os.path.join(self.uri, 'data.txt'), 'rb') as f:
+            return MyCustomObject(f.read().decode())
 
 # %% ../../nbs/build/45_toys.ipynb #3f905171
 @pipeline
@@ -71,20 +79,21 @@ def custom_text_pipeline():
 
 # %% ../../nbs/build/45_toys.ipynb #a0d29871
 @step
-def boxes_of_record(record:BaseRecord) -> int:
+def boxes_of_record(record: BaseRecord) -> int:
     "How many boxes one page has."
     return count_boxes(record)
 
+
 @step
-def total(counts:list[int]) -> Annotated[int, 'boxes']:
+def total(counts: list[int]) -> Annotated[int, 'boxes']:
     "Their sum."
     return sum(counts)
 
 # %% ../../nbs/build/45_toys.ipynb #f05a075f
 @pipeline(dynamic=True)
 def item_pipeline(
-    annotations:str,  # COCO file
-    images:str,       # folder of its images
+    annotations: str,  # COCO file
+    images: str,  # folder of its images
 ):
     "Count the boxes of every page in a step of its own."
     total(boxes_of_record.map(load_annotations(annotations, images)))
@@ -92,18 +101,24 @@ def item_pipeline(
 # %% ../../nbs/build/45_toys.ipynb #754acbc7
 class BatchOf3Materializer(BatchMaterializer):
     "Batches that are small enough for a page of a lesson."
+
     SHARD: ClassVar = 3
 
 # %% ../../nbs/build/45_toys.ipynb #392d6b72
 @step
-def boxes_of_batch(batch:RecordCollection) -> int:
+def boxes_of_batch(batch: RecordCollection) -> int:
     "How many boxes the pages of a batch have."
     return sum(map(count_boxes, batch))
 
+
 @pipeline(dynamic=True)
 def batch_pipeline(
-    annotations:str,  # COCO file
-    images:str,       # folder of its images
+    annotations: str,  # COCO file
+    images: str,  # folder of its images
 ):
     "Count the boxes of every page, three pages to a step."
-    total(boxes_of_batch.map(load_annotations.with_options(output_materializers=BatchOf3Materializer)(annotations, images)))
+    total(
+        boxes_of_batch.map(
+            load_annotations.with_options(output_materializers=BatchOf3Materializer)(annotations, images)
+        )
+    )

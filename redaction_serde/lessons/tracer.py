@@ -14,141 +14,236 @@ from ..pickles import MARK, UNKNOWN, Machine, walk
 # %% ../../nbs/build/43_tracer.ipynb #b81243b3
 class Made:
     "Something that an opcode would make, known only by how it comes about."
+
     __slots__ = 'kind', 'parts', 'state'
-    def __init__(self, kind, *parts): self.kind, self.parts, self.state = kind, list(parts), None
-    def __repr__(self): return sketch(self)
+
+    def __init__(self, kind, *parts):
+        self.kind, self.parts, self.state = kind, list(parts), None
+
+    def __repr__(self):
+        return sketch(self)
+
 
 _BRACKETS = {'list': '[]', 'tuple': '()', 'dict': '{}', 'set': '{}', 'frozenset': '{}'}
 
+
 def _literal(x, width):
-    if x is MARK: return 'MARK'
-    if x is UNKNOWN: return '?'
-    if type(x) is int and x.bit_length() > 128: return f'an integer of {x.bit_length()} bits'
-    if not isinstance(x, (str, bytes, bytearray)) or len(x) <= width: return repr(x)
+    if x is MARK:
+        return 'MARK'
+    if x is UNKNOWN:
+        return '?'
+    if type(x) is int and x.bit_length() > 128:
+        return f'an integer of {x.bit_length()} bits'
+    if not isinstance(x, (str, bytes, bytearray)) or len(x) <= width:
+        return repr(x)
     text = repr(x[:width])
     return text[:-1] + '…' + text[-1]
 
 # %% ../../nbs/build/43_tracer.ipynb #60a12c7f
 def _container(x, show_part, lone=','):
     (left, right), step = _BRACKETS[x.kind], 2 if x.kind == 'dict' else 1
-    shown = list(map(show_part, x.parts[:4*step])) if show_part else []
-    items = [': '.join(shown[i:i+step]) for i in range(0, len(shown), step)] + ['…']*(len(x.parts) > len(shown))
-    return left + ', '.join(items) + lone*(x.kind == 'tuple' and len(x.parts) == len(shown) == 1) + right
+    shown = list(map(show_part, x.parts[: 4 * step])) if show_part else []
+    items = [': '.join(shown[i : i + step]) for i in range(0, len(shown), step)] + ['…'] * (len(x.parts) > len(shown))
+    return left + ', '.join(items) + lone * (x.kind == 'tuple' and len(x.parts) == len(shown) == 1) + right
+
 
 def sketch(
-    x,             # a plain value, or something `Made`
-    depth:int=2,   # of nested things that are spelt out
-    width:int=24,  # characters of a text
+    x,  # a plain value, or something `Made`
+    depth: int = 2,  # of nested things that are spelt out
+    width: int = 24,  # characters of a text
 ) -> str:
     "A short text for something on the stack; never long, however large or deep the thing is."
-    if not isinstance(x, Made): return _literal(x, width)
-    if depth < 0: return '…'
+    if not isinstance(x, Made):
+        return _literal(x, width)
+    if depth < 0:
+        return '…'
     deeper = lambda part: sketch(part, depth - 1, width)
-    if x.kind in _BRACKETS: text = _container(x, deeper if depth else None)
-    elif x.kind == 'global': text = '.'.join('?' if part is None else part[:2*width] for part in x.parts)
+    if x.kind in _BRACKETS:
+        text = _container(x, deeper if depth else None)
+    elif x.kind == 'global':
+        text = '.'.join('?' if part is None else part[: 2 * width] for part in x.parts)
     elif x.kind == 'call':
         function, args = x.parts
-        shown = _container(args, deeper if depth else None, '') if isinstance(args, Made) and args.kind == 'tuple' else f'(*{deeper(args)})' if depth else '(…)'
+        shown = (
+            _container(args, deeper if depth else None, '')
+            if isinstance(args, Made) and args.kind == 'tuple'
+            else f'(*{deeper(args)})'
+            if depth
+            else '(…)'
+        )
         text = deeper(function) + shown
-    else: text = x.kind
+    else:
+        text = x.kind
     return text if x.state is None else f'{text} ← {deeper(x.state) if depth else "…"}'
 
 # %% ../../nbs/build/43_tracer.ipynb #36a642e8
 class Drawing(Machine):
     "A machine on paper that also writes down what it makes."
-    def make(self, kind, *parts): return Made(kind, *parts)
+
+    def make(self, kind, *parts):
+        return Made(kind, *parts)
 
     def fill(self, kind, items):
         "Add to the container on top, or note what is added to an object of another kind."
         x = self.top()
-        if not isinstance(x, Made): return
-        if x.kind in _BRACKETS: x.parts += items
-        elif x.state is None: self.set_state(x, Made(kind, *items))
-        else: x.state.parts += items
+        if not isinstance(x, Made):
+            return
+        if x.kind in _BRACKETS:
+            x.parts += items
+        elif x.state is None:
+            self.set_state(x, Made(kind, *items))
+        else:
+            x.state.parts += items
 
     def set_state(self, x, state):
-        if isinstance(x, Made): x.state = state
+        if isinstance(x, Made):
+            x.state = state
 
 # %% ../../nbs/build/43_tracer.ipynb #4c7befc2
 class Step(NamedTuple):
     "One instruction, and the machine after it."
-    offset: int    # byte of the instruction
-    opcode: str    # its name in `pickletools`; '' for bytes that cannot be read
+
+    offset: int  # byte of the instruction
+    opcode: str  # its name in `pickletools`; '' for bytes that cannot be read
     argument: str  # what is written behind it
-    stack: list    # short texts; the top is the last
-    memo: dict     # place -> short text, of the three places filled last
-    note: str      # what it imports or calls, or what is wrong
+    stack: list  # short texts; the top is the last
+    memo: dict  # place -> short text, of the three places filled last
+    note: str  # what it imports or calls, or what is wrong
+
 
 _CALLS = {'REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ', 'INST'}
 _STACK, _PLACES = 5, 3  # things on the stack and places of the memo that a step shows
 
+
 def _note(name, arg, machine):
     "What deserves attention in a step."
-    if not name: return arg
+    if not name:
+        return arg
     notes = list(machine.troubles)
     if machine.found:
         module, attribute, why = machine.found
         notes.append(f'imports {sketch(Made("global", module, attribute))}' + (f': {why}' if why else ''))
-    if name in _CALLS: notes.append(f'calls {sketch(machine.called)}')
-    if name == 'BUILD': notes.append('sets its state')
-    if name == 'STOP': notes.append(f'the result: {sketch(machine.result)}')
+    if name in _CALLS:
+        notes.append(f'calls {sketch(machine.called)}')
+    if name == 'BUILD':
+        notes.append('sets its state')
+    if name == 'STOP':
+        notes.append(f'the result: {sketch(machine.result)}')
     return '; '.join(notes)
 
+
 def _step(at, name, arg, machine):
-    stack, memo = list(map(sketch, machine.stack[-_STACK:])), [k for k, _ in zip(reversed(machine.memo), range(_PLACES))][::-1]
-    if len(machine.stack) > _STACK: stack.insert(0, f'{len(machine.stack) - _STACK} more')
+    stack, memo = (
+        list(map(sketch, machine.stack[-_STACK:])),
+        [k for k, _ in zip(reversed(machine.memo), range(_PLACES))][::-1],
+    )
+    if len(machine.stack) > _STACK:
+        stack.insert(0, f'{len(machine.stack) - _STACK} more')
     text = ' '.join(arg) if isinstance(arg, tuple) else _literal(arg, 40)
-    return Step(at, name, '' if arg is None or not name else text if len(text) < 60 else text[:56] + '…', stack, {k: sketch(machine.memo[k]) for k in memo}, _note(name, arg, machine))
+    return Step(
+        at,
+        name,
+        '' if arg is None or not name else text if len(text) < 60 else text[:56] + '…',
+        stack,
+        {k: sketch(machine.memo[k]) for k in memo},
+        _note(name, arg, machine),
+    )
 
 # %% ../../nbs/build/43_tracer.ipynb #71367464
 _COLUMNS = ('byte', 'opcode', 'argument', 'stack', 'memo', 'note')
 
-def _end(text, width): return text if len(text) <= width else '…' + text[1 - width:]
+
+def _end(text, width):
+    return text if len(text) <= width else '…' + text[1 - width :]
+
 
 class Trace:
     "What a pickle would do, step by step. It is a sequence of `Step`s, and shows itself as a table."
-    def __init__(self, steps, more=False): self.steps, self.more = steps, more
-    def __len__(self): return len(self.steps)
-    def __iter__(self): return iter(self.steps)
-    def __getitem__(self, i): return self.steps[i]
+
+    def __init__(self, steps, more=False):
+        self.steps, self.more = steps, more
+
+    def __len__(self):
+        return len(self.steps)
+
+    def __iter__(self):
+        return iter(self.steps)
+
+    def __getitem__(self, i):
+        return self.steps[i]
 
     def __repr__(self):
-        rows = [(str(s.offset), s.opcode or '!', s.argument, _end(' | '.join(s.stack), 48), _end(' '.join(f'{k}={v}' for k, v in s.memo.items()), 40), s.note) for s in self.steps]
+        rows = [
+            (
+                str(s.offset),
+                s.opcode or '!',
+                s.argument,
+                _end(' | '.join(s.stack), 48),
+                _end(' '.join(f'{k}={v}' for k, v in s.memo.items()), 40),
+                s.note,
+            )
+            for s in self.steps
+        ]
         widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows)][:-1]
-        lines = ['  '.join([t.rjust(w) if i == 0 else t.ljust(w) for i, (t, w) in enumerate(zip(row, widths))] + [row[-1]]).rstrip() for row in [_COLUMNS, *rows]]
-        return '\n'.join(lines + ['…']*self.more)
+        lines = [
+            '  '.join(
+                [t.rjust(w) if i == 0 else t.ljust(w) for i, (t, w) in enumerate(zip(row, widths))] + [row[-1]]
+            ).rstrip()
+            for row in [_COLUMNS, *rows]
+        ]
+        return '\n'.join(lines + ['…'] * self.more)
 
-    def _repr_html_(self): return _trace_html(self)
+    def _repr_html_(self):
+        return _trace_html(self)
 
 # %% ../../nbs/build/43_tracer.ipynb #73ad515e
 _CODE = 'color:inherit;background:none;font-size:1em'
-_CHIP = f'{_CODE};display:inline-block;border:1px solid currentColor;border-radius:3px;padding:0 4px;margin:1px 3px 1px 0'
+_CHIP = (
+    f'{_CODE};display:inline-block;border:1px solid currentColor;border-radius:3px;padding:0 4px;margin:1px 3px 1px 0'
+)
 _CELL = 'text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere;padding:3px 8px;border-bottom:1px solid rgba(128,128,128,.35)'
 _WIDTHS = 2, 8, 5, 15, 15, 12  # em
+
 
 def _row(s):
     chips = lambda texts: ' '.join(f'<code style="{_CHIP}">{escape(t)}</code>' for t in texts)
     argument = f'<code style="{_CODE}">{escape(s.argument)}</code>' if s.argument else ''
-    cells = argument, chips(s.stack), chips(f'{k} = {v}' for k, v in s.memo.items()), f'<strong>{escape(s.note)}</strong>' if s.note else ''
-    return (f'<tr style="background:none"><td style="{_CELL}">{s.offset}</td><th scope="row" style="{_CELL};overflow-wrap:normal;font-weight:600">{s.opcode or "unreadable"}</th>'
-            + ''.join(f'<td style="{_CELL}">{c}</td>' for c in cells) + '</tr>')
+    cells = (
+        argument,
+        chips(s.stack),
+        chips(f'{k} = {v}' for k, v in s.memo.items()),
+        f'<strong>{escape(s.note)}</strong>' if s.note else '',
+    )
+    return (
+        f'<tr style="background:none"><td style="{_CELL}">{s.offset}</td><th scope="row" style="{_CELL};overflow-wrap:normal;font-weight:600">{s.opcode or "unreadable"}</th>'
+        + ''.join(f'<td style="{_CELL}">{c}</td>' for c in cells)
+        + '</tr>'
+    )
+
 
 def _trace_html(trace):
     "The table, in a box of its own that scrolls sideways on a narrow screen."
-    head = ''.join(f'<th scope="col" style="{_CELL};overflow-wrap:normal;min-width:{w}em;font-weight:600">{c}</th>' for c, w in zip(_COLUMNS, _WIDTHS))
+    head = ''.join(
+        f'<th scope="col" style="{_CELL};overflow-wrap:normal;min-width:{w}em;font-weight:600">{c}</th>'
+        for c, w in zip(_COLUMNS, _WIDTHS)
+    )
     about = f'{len(trace)} steps of a pickle{", and more" if trace.more else ""}. None was run. The top of the stack is on the right.'
-    return (f'<p style="font-size:.85em;margin:0 8px 4px">{about}</p><div role="region" aria-label="Steps of a pickle" tabindex="0" style="overflow-x:auto;max-width:100%">'
-            f'<table style="border-collapse:collapse;font-size:.85em;margin:0;table-layout:auto;color:inherit">'
-            f'<thead><tr style="background:none">{head}</tr></thead><tbody>{"".join(map(_row, trace))}</tbody></table></div>')
+    return (
+        f'<p style="font-size:.85em;margin:0 8px 4px">{about}</p><div role="region" aria-label="Steps of a pickle" tabindex="0" style="overflow-x:auto;max-width:100%">'
+        f'<table style="border-collapse:collapse;font-size:.85em;margin:0;table-layout:auto;color:inherit">'
+        f'<thead><tr style="background:none">{head}</tr></thead><tbody>{"".join(map(_row, trace))}</tbody></table></div>'
+    )
 
 # %% ../../nbs/build/43_tracer.ipynb #5ae6c798
 def trace(
-    data:bytes,      # one pickle or several, or anything else
-    limit:int=1000,  # steps
+    data: bytes,  # one pickle or several, or anything else
+    limit: int = 1000,  # steps
 ) -> Trace:
     "Walk through a pickle and write down every step. Nothing is run; bytes that cannot be read end it with a note."
-    steps, more = [], False
+    steps: list[Step] = []
+    more = False
     for step in walk(data, Drawing):
-        if more := len(steps) == limit: break
+        if more := len(steps) == limit:
+            break
         steps.append(_step(*step))
     return Trace(steps, more)

@@ -5,6 +5,8 @@ Importing this registers them with ZenML, for the types that they store.
 from redaction_serde.boxes import box_lists, records_of  # noqa: F401
 from redaction_serde.boxes import class_name as name_of  # noqa: F401
 from redaction_serde.boxes import image_size as size_of  # noqa: F401
+from redaction_serde.document import Document
+from redaction_serde.errors import Limits
 from redaction_serde.materializers.base import REMEDY, StoredMaterializer, read_at_most, sha256_of  # noqa: F401
 from redaction_serde.materializers.collections import (  # noqa: F401
     FILES,
@@ -50,3 +52,20 @@ from redaction_serde.materializers.summaries import (  # noqa: F401
     summarise,
     worst_table,
 )
+
+
+def labelled_boxes(
+    record,  # an icevision record
+) -> list[tuple]:
+    "For each list of boxes of a record: boxes, class ids (None where one is missing), class map. Use `boxes.box_lists`."
+    return [(found.boxes, found.label_ids, found.class_map) for found in box_lists(record) if len(found.boxes)]
+
+
+def rows_at(
+    data: bytes,  # a document, in any format
+    i: int,  # position of an item, from 0
+    limits: Limits = Limits(),  # what to accept
+) -> Document:
+    "A document of one record or prediction. Use `item_stream`."
+    stream = item_stream(data, i, limits)
+    return Document(stream.header, [row for block in stream.blocks for row in block.rows])

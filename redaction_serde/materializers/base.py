@@ -32,7 +32,9 @@ def changed(
 ) -> DecodeError:  # to be raised
     "The error for a file that is not the one that was saved."
     found = f'found {sha256_of(data)} ({len(data)} bytes)'
-    return DecodeError(f'the artifact has changed since it was saved: expected SHA-256 {expected}, {found}. {REMEDY}', path)
+    return DecodeError(
+        f'the artifact has changed since it was saved: expected SHA-256 {expected}, {found}. {REMEDY}', path
+    )
 
 # %% ../../nbs/build/33_materializer_base.ipynb #4dd9d20e
 _PIECE = 1 << 20  # bytes that are read at once
@@ -120,7 +122,9 @@ class StoredMaterializer(BaseMaterializer):
         if content is None and limit == self.LIMITS.bytes:
             raise over_limit(self.LIMITS, 'bytes', 'more', path)
         if content is None:
-            raise DecodeError(f'the artifact has changed since it was saved: expected {most} bytes, found more. {REMEDY}', path)
+            raise DecodeError(
+                f'the artifact has changed since it was saved: expected {most} bytes, found more. {REMEDY}', path
+            )
         return content
 
     def _asked(self, ask: Callable[[], Any], path: str) -> Any:

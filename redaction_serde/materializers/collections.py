@@ -18,8 +18,25 @@ from ..document import FORMAT, VERSION, Block, Header, Stream, row_blocks
 from ..errors import DecodeError, EncodeError, Limits, SerdeError
 from ..files import PathLike
 from .base import REMEDY, StoredMaterializer, changed, sha256_of
-from .shards import MANIFEST_FILE, Manifest, Sharded, check_items, read_manifest, shard_files, shard_name
-from .summaries import Summary, most_frequent, report_html, sample_boxes, sheet_png, shown, summarise, what_it_holds
+from redaction_serde.materializers.shards import (
+    MANIFEST_FILE,
+    Manifest,
+    Sharded,
+    check_items,
+    read_manifest,
+    shard_files,
+    shard_name,
+)
+from redaction_serde.materializers.summaries import (
+    Summary,
+    most_frequent,
+    report_html,
+    sample_boxes,
+    sheet_png,
+    shown,
+    summarise,
+    what_it_holds,
+)
 from ..records.build import build_collection
 from ..records.pack import stream_of
 from ..records.verbs import dumps, guarded
@@ -61,7 +78,7 @@ class RecordCollectionMaterializer(StoredMaterializer):
         "Read the collection. Raises `DecodeError` if it is not what was saved, `SerdeError` for a store that fails."
         name, content = self._main_file()
         if name == MANIFEST_FILE:
-            stream = self._sharded(content)
+            stream: Stream = self._sharded(content)
         else:
             stream = decode_stream(content, self.LIMITS)
         return self._built(stream)
@@ -201,12 +218,16 @@ class RecordCollectionMaterializer(StoredMaterializer):
         try:
             content = self._read(name, None, said.bytes)
         except FileNotFoundError:
-            message = f'a part of the artifact is gone: expected {len(manifest.shards)} shards, found no {name}. {REMEDY}'
+            message = (
+                f'a part of the artifact is gone: expected {len(manifest.shards)} shards, found no {name}. {REMEDY}'
+            )
             raise DecodeError(message, self._path(name)) from None
         if sha256_of(content) != said.sha256:
             raise changed(said.sha256, content, self._path(name))
         if len(content) != said.bytes:
-            raise DecodeError(f'the manifest says {said.bytes} bytes, and the shard has {len(content)}. {REMEDY}', self._path(name))
+            raise DecodeError(
+                f'the manifest says {said.bytes} bytes, and the shard has {len(content)}. {REMEDY}', self._path(name)
+            )
         return content
 
     def _checked_shard(self, manifest: Manifest, k: int) -> bytes:
@@ -219,7 +240,9 @@ class RecordCollectionMaterializer(StoredMaterializer):
         return content
 
 
-COCOBBoxRecordCollectionMaterializer = RecordCollectionMaterializer  # the article's name, which stored artifacts and pipelines may say
+COCOBBoxRecordCollectionMaterializer = (
+    RecordCollectionMaterializer  # the article's name, which stored artifacts and pipelines may say
+)
 
 # %% ../../nbs/build/35_collections.ipynb #cf8979d6
 def items_of(
@@ -252,6 +275,8 @@ def _rows_of_item(header: Header, i: int) -> list[int]:
     if i < 0:
         raise IndexError(i)
     if header.kind == 'predictions':
+        if header.pairs is UNSET:
+            raise DecodeError('predictions need pairs, which say what their ground truth is', '$.pairs')
         return [k for k in header.pairs[i] if k is not None]
     if header.index is not UNSET and header.index.order is not UNSET:
         return [header.index.order[i]]

@@ -10,7 +10,15 @@ from typing import Any, ClassVar, Optional
 
 from zenml.enums import ArtifactType, VisualizationType
 
-from ..detectors import CARD_FILE, MAX_CARD, Detector, dumps_detector, loads_detector, read_card, weights_file
+from redaction_serde.detectors import (
+    CARD_FILE,
+    MAX_CARD,
+    Detector,
+    dumps_detector,
+    loads_detector,
+    read_card,
+    weights_file,
+)
 from ..errors import DecodeError, Limits, over_limit
 from .base import REMEDY, StoredMaterializer, sha256_of
 from .summaries import shown

@@ -19,7 +19,17 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from ..document import FORMAT, Document, Header, Index, Stream
-from ..errors import DecodeError, EncodeError, Limits, Problem, Problems, SerdeError, VersionError, over_limit, printable
+from redaction_serde.errors import (
+    DecodeError,
+    EncodeError,
+    Limits,
+    Problem,
+    Problems,
+    SerdeError,
+    VersionError,
+    over_limit,
+    printable,
+)
 from .base import sha256_of
 from ..wire.format import NOT_WHOLE, explained, unholdable
 from ..wire.json import json_lines
@@ -44,7 +54,9 @@ class Manifest(Struct, omit_defaults=True, forbid_unknown_fields=True):
     format: str
     version: str
     shards: list[Shard]
-    index: Union[Index, UnsetType] = UNSET  # how the list and dict are made of the records, where this is not the plain case
+    index: Union[Index, UnsetType] = (
+        UNSET  # how the list and dict are made of the records, where this is not the plain case
+    )
 
     def place(self, i: int) -> tuple[int, int]:
         "Shard of an item, and its position in it. Raises IndexError if there is none at `i`."
@@ -90,6 +102,8 @@ def parts_of(
 
 def _parts_of_predictions(header: Header, n: int, size: int) -> Iterator[Part]:
     "The parts of predictions, whose pairs then count from the first row of their part."
+    if header.pairs is UNSET:
+        raise EncodeError('predictions need pairs, which say what their ground truth is', '$.pairs')
     for first in range(0, max(1, len(header.pairs)), size):
         pairs = header.pairs[first : first + size]
         used = [i for pair in pairs for i in pair if i is not None]
@@ -144,7 +158,7 @@ def _shard(part: Part, lines: list[bytes]) -> bytes:
     out = io.BytesIO()
     writer = LinesWriter(out, part.header)
     own = lines[part.start : part.stop]
-    writer.records(b''.join(line + b'\n' for line in own), len(own))
+    writer.lines(b''.join(line + b'\n' for line in own), len(own))
     writer.end()
     return out.getvalue()
 
@@ -166,9 +180,11 @@ def read_manifest(
         raise DecodeError(f'not a manifest of shards: expected "format": "{_SHARDS}", found {found}')
     if manifest.version != _SHARDS_VERSION:
         version = printable(manifest.version, 60)
-        raise VersionError(f'shards of version {version} are not known; this library reads {_SHARDS_VERSION}: update redaction_serde')
-    if found := _wrong_shards(manifest.shards, limits):
-        raise DecodeError(found)
+        raise VersionError(
+            f'shards of version {version} are not known; this library reads {_SHARDS_VERSION}: update redaction_serde'
+        )
+    if problems := _wrong_shards(manifest.shards, limits):
+        raise DecodeError(problems)
     return manifest
 
 
@@ -186,7 +202,9 @@ def _wrong_shards(shards: list[Shard], limits: Limits) -> Problems:
     usual = shards[0].items
     for k, shard in enumerate(shards):
         if not _SHA256.fullmatch(shard.sha256):
-            problems.note(f'$.shards[{k}].sha256', f'expected 64 hexadecimal digits, found {printable(repr(shard.sha256), 60)}')
+            problems.note(
+                f'$.shards[{k}].sha256', f'expected 64 hexadecimal digits, found {printable(repr(shard.sha256), 60)}'
+            )
         is_last = k == len(shards) - 1
         least = min(1, len(shards) - 1) if is_last else usual
         if not least <= shard.items <= usual or usual < 0:
@@ -233,9 +251,9 @@ class Sharded(Stream):
         self.manifest = manifest
         self.file = file
         self.limits = limits
-        self._first = self._opened(0)
-        pairs = [] if self._first.header.kind == 'predictions' else UNSET
-        super().__init__(replace(self._first.header, index=manifest.index, pairs=pairs), self._all(), trusted=True)
+        first = self._opened(0)
+        pairs: Any = [] if first.header.kind == 'predictions' else UNSET
+        super().__init__(replace(first.header, index=manifest.index, pairs=pairs), self._all(first), trusted=True)
 
     def _opened(self, k: int) -> Stream:
         "A shard, of which only the header has been read."
@@ -243,11 +261,11 @@ class Sharded(Stream):
         with _in_shard(k):
             return decode_stream(data, self.limits)
 
-    def _all(self) -> Iterator[Any]:
-        "The blocks of all shards."
+    def _all(self, first: Stream) -> Iterator[Any]:
+        "The blocks of all shards, of which the first is open."
         total = 0
         for k in range(len(self.manifest.shards)):
-            shard = self._opened(k) if k else self._first
+            shard = self._opened(k) if k else first
             self._check_common(shard.header, k)
             start = total
             with _in_shard(k):
@@ -258,7 +276,6 @@ class Sharded(Stream):
                     yield block
             self._check_common(shard.header, k)  # JSON Lines may say more of it on the way
             self._take_items(shard.header, k, start, total)
-        self._first = None
 
     def _check_common(self, header: Header, k: int) -> None:
         "Raises `DecodeError` if a shard does not share what the others share."
@@ -274,8 +291,13 @@ class Sharded(Stream):
         if header.pairs is UNSET:
             check_items(self.manifest, k, stop - start)
             return
+        if self.header.pairs is UNSET:
+            raise DecodeError(f'only predictions have pairs, and this shard is of {self.header.kind}', shard_name(k))
         check_items(self.manifest, k, len(header.pairs))
         for pair in header.pairs:
             if not all(i is None or 0 <= i < stop - start for i in pair):
-                raise DecodeError(f'a pair names a record that is not one of the {stop - start} of its shard', shard_name(k))
-            self.header.pairs.append(tuple(None if i is None else i + start for i in pair))
+                raise DecodeError(
+                    f'a pair names a record that is not one of the {stop - start} of its shard', shard_name(k)
+                )
+            i, truth = pair
+            self.header.pairs.append((i + start, None if truth is None else truth + start))

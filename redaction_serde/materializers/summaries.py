@@ -86,7 +86,8 @@ def summarise(
     data: Any,  # a `RecordCollection`, or a list of `Prediction`s, of which the predictions are counted
 ) -> Summary:
     "Count a collection. Raises TypeError for what is none."
-    tally, sizes, counts = _Tally(), Counter(), []
+    tally, counts = _Tally(), []
+    sizes: Counter[str] = Counter()
     for record in records_of(data):
         lists = box_lists(record)
         for found in lists:
@@ -125,7 +126,9 @@ def judge_boxes(
     y1: np.ndarray,  # bottoms
     width: np.ndarray,  # of the image of each box
     height: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # sides of squares of their sizes, numbers of their faults (3 for none), pixels out
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # sides of squares of their sizes, numbers of their faults (3 for none), pixels out
     "What is wrong with boxes."
     with np.errstate(all='ignore'):
         wide, tall = x1 - x0, y1 - y0
@@ -172,7 +175,8 @@ def sample_boxes(
     summary: Summary,  # of it
 ) -> Sample:
     "Look at boxes one by one: at all of them, or at as many as a second allows."
-    records, rows, where = records_of(data), [], []
+    records, where = records_of(data), []
+    rows: list[tuple] = []
     enough = BOXES_SEEN * len(records) // max(1, summary.boxes)
     chosen = spread(len(records), min(RECORDS_SEEN, max(1, enough)))
     for k in chosen:
@@ -184,7 +188,7 @@ def sample_boxes(
     return _judged(len(chosen), np.array(rows, dtype=float).reshape(-1, 6), where)
 
 
-def _judged(n: int, table: np.ndarray, where: list) -> Sample:
+def _judged(n: int, table: np.ndarray, where: list[tuple[int, int]]) -> Sample:
     "A sample of boxes of `n` records: a row of four corners, width and height for each, and its record and position."
     sides, kinds, over = judge_boxes(*table.T)
     wrong = sorted(np.flatnonzero(kinds < len(FAULTS)), key=lambda i: (kinds[i], -np.nan_to_num(over[i])))

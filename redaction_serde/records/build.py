@@ -10,6 +10,7 @@ import gc
 import threading
 from collections import OrderedDict
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -19,10 +20,36 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.checks import (
-    Look, check_header, check_layout, check_positions, check_record, check_template, read_aside,
+    Look,
+    check_header,
+    check_layout,
+    check_positions,
+    check_record,
+    check_template,
+    read_aside,
 )
-from ..components import RECORD_NAMES, TASK_NAMES, component_named, hidden_by_record, hidden_by_task, why_not_attribute
-from ..document import BATCH, Block, Document, Header, Index, RecordShape, Stream, layout_of, record_shape, row_blocks, task_key
+from redaction_serde.components import (
+    RECORD_NAMES,
+    TASK_NAMES,
+    component_named,
+    hidden_by_record,
+    hidden_by_task,
+    why_not_attribute,
+)
+from redaction_serde.document import (
+    BATCH,
+    SHARED,
+    Block,
+    Document,
+    Header,
+    Index,
+    RecordShape,
+    Stream,
+    layout_of,
+    record_shape,
+    row_blocks,
+    task_key,
+)
 from ..errors import DecodeError, Limits, Problem, Problems, UnknownComponentError
 from ..files import write_file
 from ..kinds.files import check_image
@@ -141,15 +168,21 @@ class _TaskPlan:
         self.name = spec.name
         self.task = task_of(spec.name, spec.order)
         self.siblings = spec.components
+        self.common = common
         self.components = [component_named(name) for name in spec.components]
         self.classes = [component_class(name) for name in spec.components]
-        self.hidden = hidden_by_task(spec.components, common)
         places = iter(shape.places)
         self.kinds = [
-            [(kind, [start + next(places) for _ in kind.fields]) for kind in component.kinds] for component in self.components
+            [(kind, [start + next(places) for _ in kind.fields]) for kind in component.kinds]
+            for component in self.components
         ]
         self.attrs = start + len(shape.fields)
         self.extras = self.attrs + 1
+
+    @cached_property
+    def hidden(self) -> frozenset:
+        "Names that an attribute of the task would hide."
+        return hidden_by_task(self.siblings, self.common)
 
 # %% ../../nbs/build/24_building.ipynb #7f4dbdc7
 class _Plan:
@@ -162,11 +195,16 @@ class _Plan:
         for spec, task_shape in zip(shape.layout.tasks, shape.tasks):
             self.tasks.append(_TaskPlan(spec, task_shape, start, common))
             start += len(task_shape.fields) + 2
-        self.hidden = hidden_by_record(shape.layout)
+        self.layout = shape.layout
         self.id_place = next(
             ((t, c) for t, task in enumerate(self.tasks) for c, name in enumerate(task.siblings) if name == 'RecordID'),
             None,
         )
+
+    @cached_property
+    def hidden(self) -> frozenset:
+        "Names that an attribute of the record would hide."
+        return hidden_by_record(self.layout)
 
 # %% ../../nbs/build/24_building.ipynb #ec41a5b4
 def _new(cls: Any, n: int) -> list:
@@ -420,17 +458,24 @@ def build_collection(
     "All of a stream. Raises `DecodeError` with every problem. Never opens an image."
     with gc_paused():
         builder = Builder(stream.header, root, keypoints, images_dir, limits)
+        sizes = _sizes(stream.header)
         check_header(stream.header, builder.problems)
         builder.check()
         records = list(chain.from_iterable(build_records(stream, builder)))
-        check_header(stream.header, builder.problems)
+        if _sizes(stream.header) != sizes:  # it has grown while the records were read
+            check_header(stream.header, builder.problems)
         check_positions(stream.header, len(records) if not builder.problems else builder.done, builder.problems)
         builder.check()
         if stream.header.kind == 'predictions':
             return _predictions(stream.header, records)
         return _collection(stream.header, records, builder)
 
-# %% ../../nbs/build/24_building.ipynb #fd2123d9
+# %% ../../nbs/build/24_building.ipynb #70939a66
+def _sizes(header: Header) -> list:
+    "How many class maps, metadata and layouts a header has."
+    return [len(getattr(header, name)) for name in SHARED]
+
+
 def _collection(header: Header, records: list, builder: Builder) -> RecordCollection:
     "Records as a collection, whose list and dict are what they were."
     collection = RecordCollection(None)

@@ -27,8 +27,19 @@ prepare_icevision()
 # %% ../../nbs/build/22_classes.ipynb #b9f83fb9
 from icevision import tasks
 from icevision.core import (
-    BBox, ClassMap, EncodedRLEs, KeypointConnection, KeyPoints, KeypointsMetadata, MaskArray, MaskFile, Polygon, RecordComponent,
-    RLE, SemanticMaskFile, VocMaskFile,
+    BBox,
+    ClassMap,
+    EncodedRLEs,
+    KeypointConnection,
+    KeyPoints,
+    KeypointsMetadata,
+    MaskArray,
+    MaskFile,
+    Polygon,
+    RecordComponent,
+    RLE,
+    SemanticMaskFile,
+    VocMaskFile,
 )
 from icevision.core.tasks import Task
 from icevision.parsers import COCOKeypointsMetadata
@@ -36,8 +47,17 @@ from icevision.utils import ImgSize
 
 # %% ../../nbs/build/22_classes.ipynb #2668a298
 CLASSES = SimpleNamespace(
-    BBox=BBox, ClassMap=ClassMap, EncodedRLEs=EncodedRLEs, ImgSize=ImgSize, KeyPoints=KeyPoints, MaskArray=MaskArray,
-    MaskFile=MaskFile, Polygon=Polygon, RLE=RLE, SemanticMaskFile=SemanticMaskFile, VocMaskFile=VocMaskFile,
+    BBox=BBox,
+    ClassMap=ClassMap,
+    EncodedRLEs=EncodedRLEs,
+    ImgSize=ImgSize,
+    KeyPoints=KeyPoints,
+    MaskArray=MaskArray,
+    MaskFile=MaskFile,
+    Polygon=Polygon,
+    RLE=RLE,
+    SemanticMaskFile=SemanticMaskFile,
+    VocMaskFile=VocMaskFile,
 )
 
 # %% ../../nbs/build/22_classes.ipynb #c32bd6bf
@@ -131,6 +151,8 @@ def metadata_class(
 
 
 _spec_of: dict = {}
+
+
 def _reduced(cls: Any) -> tuple:
     "A made class, for pickling: how to make it again."
     return metadata_class, (_spec_of[cls],)
@@ -162,6 +184,8 @@ def have(
     count: int,
 ) -> bool:
     "Has each of these objects that many attributes? All must be known to have that many at least."
+    if not xs:
+        return True
     if not counts_by_referents:
         return all(len(vars(x)) == count for x in xs)
     refs = gc.get_referents(*xs)

@@ -23,6 +23,8 @@ def parse_coco(
     what: str = 'boxes',  # 'boxes', 'masks' (with the boxes) or 'keypoints' (with the boxes of the objects that have any)
 ) -> RecordCollection:
     "What icevision's parser takes from a COCO file, as it is: nothing is repaired or clipped. Images without annotations give no record."
+    if what not in _PARSERS:
+        raise ValueError(f'expected one of {", ".join(_PARSERS)}, found {what!r}')
     parser = _PARSERS[what](annotations, images)
     (records,) = parser.parse(SingleSplitSplitter(), autofix=False, show_pbar=False)
     return records

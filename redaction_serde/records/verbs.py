@@ -18,12 +18,16 @@ from ..document import Document, Stream, row_blocks
 from ..errors import DecodeError, EncodeError, Limits, SerdeError
 from ..files import PathLike, opened, read_file, replacing, write_file
 from .build import Builder, build_collection, build_records, gc_paused
-from .pack import Packer, stream_of
+from .pack import PackedStream, Packer, stream_of
 from ..wire.format import guarded
-from ..wire.json import json_lines
-from ..wire.jsonl import LinesWriter, read_lines
 from redaction_serde.wire.registry import (
-    FORMATS, decode_one, decode_stream, encode_stream, format_of, is_zipped, wire_named,
+    FORMATS,
+    decode_one,
+    decode_stream,
+    encode_stream,
+    format_of,
+    is_zipped,
+    wire_named,
 )
 
 # %% ../../nbs/build/01_save_and_load.ipynb #63d87a20
@@ -85,7 +89,9 @@ def load(
 @guarded
 def from_document(
     document: Document,
-    root: Optional[PathLike] = None,  # folder that stored paths come back under; without it they come back as they were stored
+    root: Optional[
+        PathLike
+    ] = None,  # folder that stored paths come back under; without it they come back as they were stored
     keypoints: Iterable = (),  # `KeypointsMetadata` classes to use where they are equal to the stored data
     images_dir: Optional[PathLike] = None,  # existing folder to write embedded images to, if there are any
 ) -> Any:  # a `RecordCollection`, or a list of `Prediction`s
@@ -121,20 +127,21 @@ def write_records(
     records: Iterable,  # icevision records
     root: Optional[PathLike] = None,  # folder that stored paths are relative to
     images: str = 'reference',  # 'reference' or 'embed'
-    progress: Optional[Callable[[int], Any]] = None,  # called with the number of records written so far, after each thousand and at the end
+    progress: Optional[
+        Callable[[int], Any]
+    ] = None,  # called with the number of records written so far, after each thousand and at the end
     limits: Limits = Limits(),  # what readers will accept
 ) -> int:  # records written
     "Write records as they come, as a whole file or not at all. Raises `EncodeError` at the first batch with one that cannot be kept."
-    if not wire_named(format_of(path)).streams:
+    wire = wire_named(format_of(path))
+    if not wire.streams:
         raise EncodeError('records are streamed as JSON Lines; give the file the suffix .jsonl or .jsonl.gz', str(path))
     packer = Packer(root, images, limits)
-    stream = Stream(packer.header, packer.blocks(records), packer.pack.problems, trusted=True)
+    stream = PackedStream(packer, packer.blocks(records))
     with replacing(path) as file, _maybe_zipped(file, path) as out:
-        writer, told = LinesWriter(out, packer.header), 0
+        writer, told = wire.writer(out, packer.header), 0
         for block in stream.blocks:
-            lines = json_lines(block.rows, writer.count, stream)
-            packer.check()
-            writer.records(lines, len(block))
+            writer.rows(block.rows, stream)
             packer.forget()
             if progress and writer.count // 1000 > told:
                 told = writer.count // 1000
@@ -166,7 +173,8 @@ _END = object()
 
 
 def _iter_records(path, root, keypoints, images_dir, limits, verify, recover) -> Iterator[BaseRecord]:
-    if not wire_named(format_of(path)).streams:
+    wire = wire_named(format_of(path))
+    if not wire.streams:
         whole = load(path, root, keypoints, images_dir, limits, verify)
         if isinstance(whole, list):
             raise DecodeError(_NOT_PREDICTIONS, str(path))
@@ -174,7 +182,7 @@ def _iter_records(path, root, keypoints, images_dir, limits, verify, recover) ->
         return
     with opened(path) as file:
         source: Any = gzip.GzipFile(fileobj=file) if is_zipped(path) else file
-        stream = read_lines(source, limits, verify, recover)
+        stream = wire.read(source, limits, verify, recover)
         if stream.header.kind == 'predictions':
             raise DecodeError(_NOT_PREDICTIONS, str(path))
         builder = Builder(stream.header, root, keypoints, images_dir, limits)

@@ -15,7 +15,16 @@ import msgspec
 from msgspec import Struct
 
 from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_problems
-from ..errors import DecodeError, Limits, Problem, Problems, SerdeError, VersionError, over_limit, printable
+from redaction_serde.errors import (
+    DecodeError,
+    Limits,
+    Problem,
+    Problems,
+    SerdeError,
+    VersionError,
+    over_limit,
+    printable,
+)
 from ..values import INT_RANGE
 
 # %% ../../nbs/build/14_wire_format.ipynb #fc611523
@@ -39,6 +48,14 @@ class Wire:
 
     def decode(self, data: bytes, limits: Limits, verify: bool, recover: bool) -> Stream:
         "Check a document and start to read it. Raises `DecodeError` for what is not whole and valid."
+        raise NotImplementedError
+
+    def writer(self, file: Any, header: Header) -> Any:
+        "Something that writes records as they come, if the format `streams`: `rows(rows, stream)`, `count`, `end()`."
+        raise NotImplementedError
+
+    def read(self, file: Any, limits: Limits, verify: bool, recover: bool) -> Stream:
+        "Start to read a file without holding it, if the format `streams`."
         raise NotImplementedError
 
     def one(self, data: bytes, i: int, limits: Limits, verify: bool) -> Optional[Any]:

@@ -15,12 +15,32 @@ from typing import Any, Iterable, Iterator, Optional, Union
 import msgspec
 from msgspec import Raw, Struct, UNSET, UnsetType
 
-from ..document import BATCH, FORMAT, Block, Header, Stream, check_layouts, layout_of, record_shape, row_blocks
+from redaction_serde.document import (
+    BATCH,
+    FORMAT,
+    Block,
+    Header,
+    Stream,
+    check_layouts,
+    layout_of,
+    record_shape,
+    row_blocks,
+)
 from ..errors import Budget, DecodeError, EncodeError, Limits, Problems, over_limit, printable
 from ..kinds.kind import Whole
 from ..values import INT_RANGE, with_bytes
 from redaction_serde.wire.format import (
-    NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_size, check_version, explain, explained, find_unholdable, header_of, unholdable,
+    NOT_WHOLE,
+    VERSION_TEXT,
+    Wire,
+    bad_checksum,
+    check_size,
+    check_version,
+    explain,
+    explained,
+    find_unholdable,
+    header_of,
+    unholdable,
 )
 
 # %% ../../nbs/build/15_json_rows.ipynb #fc49e2cf
@@ -98,7 +118,9 @@ def check_mark(
         raise DecodeError(f'not a {FORMAT} document: {e}') from None
     if mark.format != FORMAT:
         coco = ', but looks like COCO annotations: read it with read_coco' if b'"annotations"' in data else ''
-        raise DecodeError(f'not a {FORMAT} document: expected "format": "{FORMAT}", found {printable(repr(mark.format), 60)}{coco}')
+        raise DecodeError(
+            f'not a {FORMAT} document: expected "format": "{FORMAT}", found {printable(repr(mark.format), 60)}{coco}'
+        )
     return check_version(mark.version)
 
 # %% ../../nbs/build/15_json_rows.ipynb #f5166c40
@@ -149,7 +171,9 @@ class RowReader:
         "The position of a record's layout."
         k = msgspec.json.decode(line, type=_LayoutOf).layout if len(self.layouts) > 1 else 0
         if not 0 <= k < len(self.layouts):
-            raise msgspec.ValidationError(f'layout {k} is not one of the {len(self.layouts)} in the header - at `$.layout`')
+            raise msgspec.ValidationError(
+                f'layout {k} is not one of the {len(self.layouts)} in the header - at `$.layout`'
+            )
         return k
 
     def _decoder(self, k: int) -> Any:
@@ -251,7 +275,7 @@ def read_rows(
     if problems:
         raise DecodeError(problems)
 
-# %% ../../nbs/build/15_json_rows.ipynb #184eaca0
+# %% ../../nbs/build/15_json_rows.ipynb #0f166910
 def charged(
     blocks: Iterable,
     budget: Budget,  # for the objects that the records become
@@ -261,7 +285,7 @@ def charged(
         budget.spend(len(block) * block.shape.objects)
         yield block
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #6f591c4e
 def _note_all(reader: RowReader, batch: list, start: int, problems: Problems) -> None:
     "Note what is wrong with each record of a batch."
     for i, line in enumerate(batch, start):
@@ -272,7 +296,7 @@ def _note_all(reader: RowReader, batch: list, start: int, problems: Problems) ->
         if problems.full:
             return
 
-# %% ../../nbs/build/15_json_rows.ipynb #a8e6c222
+# %% ../../nbs/build/15_json_rows.ipynb #8973716b
 class Json(Wire):
     "JSON with a record to a line."
 
@@ -339,7 +363,7 @@ class Json(Wire):
         header, lines = found
         return header, next(read_rows(islice(lines, i, i + 1), header, limits, i), None)
 
-# %% ../../nbs/build/15_json_rows.ipynb #fc2bedcc
+# %% ../../nbs/build/15_json_rows.ipynb #da918c38
 def _check_keys(data: bytes) -> None:
     "Raises `DecodeError` for an object in which a key stands twice: readers do not agree on what that means."
 
@@ -356,7 +380,7 @@ def _check_keys(data: bytes) -> None:
             raise
         raise DecodeError(f'not JSON: {e}') from None
 
-
+# %% ../../nbs/build/15_json_rows.ipynb #ac0755ae
 def _crc(parts: list) -> int:
     "The checksum of parts of a text, which need not be joined for it."
     crc = 0

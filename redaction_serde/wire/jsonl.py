@@ -15,7 +15,18 @@ from typing import Any, BinaryIO, Iterator, Literal, Optional, Union
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from ..document import BATCH, FORMAT, LATE, SHARED, Header, Index, Layout, Stream, check_layouts, row_blocks
+from redaction_serde.document import (
+    BATCH,
+    FORMAT,
+    LATE,
+    SHARED,
+    Header,
+    Index,
+    Layout,
+    Stream,
+    check_layouts,
+    row_blocks,
+)
 from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
@@ -46,12 +57,22 @@ class LinesWriter:
         self.crc = zlib.crc32(text, self.crc)
         self.file.write(text)
 
-    def records(
+    def rows(
+        self,
+        rows: list,  # structs of records
+        stream: Stream,  # notes problems
+    ) -> None:
+        "Write records, after what they need of the header. Raises `EncodeError` for what JSON cannot hold."
+        lines = json_lines(rows, self.count, stream)
+        stream.finish()
+        self.lines(lines, len(rows))
+
+    def lines(
         self,
         lines: bytes,  # JSON of some records, each with a line break
         count: int,  # how many
     ) -> None:
-        "Write records, after what they need of the header."
+        "Write records that are JSON already, after what they need of the header."
         more = {name: getattr(self.header, name)[n:] for name, n in self._written.items()}
         more = {name: values for name, values in more.items() if values}
         if more:
@@ -123,7 +144,9 @@ class _Lines:
         if self.size > self.limits.bytes:
             raise over_limit(self.limits, 'bytes', 'more')
         if not line.endswith(b'\n'):
-            raise DecodeError('the file ends in the middle of a line' if line else 'the file ends without its last line')
+            raise DecodeError(
+                'the file ends in the middle of a line' if line else 'the file ends without its last line'
+            )
         self._last = line
         return line
 
@@ -163,7 +186,8 @@ class _Reading:
             if line.startswith(b'{"define":'):
                 yield from self._blocks(batch)
                 batch = []
-                self._either(self._define, line)
+                if not self._defined(line):
+                    break
                 continue
             if self.count >= self.limits.records:
                 raise over_limit(self.limits, 'records', 'more', '$.records')
@@ -176,7 +200,8 @@ class _Reading:
             if len(batch) == BATCH:
                 yield from self._blocks(batch)
                 batch = []
-        self._either(self._end, line)
+        if line is not None and line.startswith(b'{"end":'):
+            self._either(self._end, line)
         yield from self._blocks(batch)
         if self.faults:
             self._tell()
@@ -211,6 +236,14 @@ class _Reading:
                 raise
             self.faults.append(f'line {self.lines.number}: {str(e)[:300]}')
             return None
+
+    def _defined(self, line: bytes) -> bool:
+        "Take up a definition. In recovery, is it known what follows refers to?"
+        if not self.faults:
+            self._either(self._define, line)
+        if self.faults:
+            self.faults.append('what follows is lost, because it refers to definitions of which some are')
+        return not self.faults
 
     def _record(self, line: bytes) -> Any:
         try:
@@ -323,9 +356,15 @@ class JsonLines(Wire):
         out = io.BytesIO()
         writer = LinesWriter(out, stream.header)
         for lines, count in chunks:
-            writer.records(lines, count)
+            writer.lines(lines, count)
         writer.end()
         return out.getvalue()
 
     def decode(self, data, limits, verify, recover):
         return read_lines(io.BytesIO(data), limits, verify, recover)
+
+    def writer(self, file, header):
+        return LinesWriter(file, header)
+
+    def read(self, file, limits, verify, recover):
+        return read_lines(file, limits, verify, recover)

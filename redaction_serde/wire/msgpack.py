@@ -15,7 +15,16 @@ from msgspec import Raw, Struct
 from ..document import FORMAT, Stream
 from ..errors import Budget, DecodeError
 from .columns import PackedBlock, encode_blocks, encode_header, read_blocks
-from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_size, check_version, find_unholdable, header_of
+from redaction_serde.wire.format import (
+    NOT_WHOLE,
+    VERSION_TEXT,
+    Wire,
+    bad_checksum,
+    check_size,
+    check_version,
+    find_unholdable,
+    header_of,
+)
 
 # %% ../../nbs/build/18_msgpack.ipynb #0ba788b4
 _PREFIX = b'\x95' + msgspec.msgpack.encode(FORMAT)  # an array of five: format, version, header, blocks, checksum

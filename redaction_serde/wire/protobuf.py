@@ -13,7 +13,16 @@ import msgspec
 from msgspec import Struct
 
 from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_problems
-from ..errors import Budget, DecodeError, EncodeError, LimitError, Limits, Problems, VersionError, over_limit
+from redaction_serde.errors import (
+    Budget,
+    DecodeError,
+    EncodeError,
+    LimitError,
+    Limits,
+    Problems,
+    VersionError,
+    over_limit,
+)
 from .columns import PackedBlock, encode_blocks, encode_header, from_run, read_blocks, to_run
 from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_version, find_unholdable
 
@@ -159,7 +168,9 @@ class ProtocolBuffers(Wire):
     def decode(self, data, limits, verify, recover):
         bound = min(limits.bytes, _MOST_BYTES)
         if len(data) > bound:
-            raise LimitError(f'{len(data)} bytes are over the limit of {bound}; raise Limits(bytes=…), to 2 GiB at most')
+            raise LimitError(
+                f'{len(data)} bytes are over the limit of {bound}; raise Limits(bytes=…), to 2 GiB at most'
+            )
         whole = _whole(data)
         version, size = check_version(whole.version), whole.ByteSize()
         found = zlib.crc32(memoryview(data)[:-_CRC])
@@ -169,7 +180,9 @@ class ProtocolBuffers(Wire):
         whole.DiscardUnknownFields()
         if whole.ByteSize() != size or whole.format != FORMAT:
             known = f'fields that document.proto of version {VERSION_TEXT} does not know'
-            raise (VersionError if version > VERSION else DecodeError)(f'{known} (the document is of version {whole.version})')
+            raise (VersionError if version > VERSION else DecodeError)(
+                f'{known} (the document is of version {whole.version})'
+            )
         if whole.records > limits.records:
             raise over_limit(limits, 'records', 'more', '$.records')
         header = _header_of(whole.header, limits)

@@ -20,7 +20,7 @@ from ..document import FORMAT, Block, Document, Stream
 from ..errors import FREE_OBJECTS, DecodeError, EncodeError, Limits, over_limit, printable
 from .format import Wire, guarded
 from .json import Json
-from .jsonl import JsonLines, read_lines
+from .jsonl import JsonLines
 from .msgpack import MessagePack
 from .protobuf import ProtocolBuffers
 
@@ -34,7 +34,7 @@ WIRES = {
         ProtocolBuffers(),
     )
 }
-_READERS = (*WIRES.values(), ArticleList())  # the last one is only read
+_ARTICLE = ArticleList()  # which is only read
 GZIP = '.gz'
 FORMATS = (*WIRES, *(name + GZIP for name in WIRES))
 
@@ -43,9 +43,12 @@ def wire_named(
     format: str,  # one of `FORMATS`
 ) -> Wire:
     "The format of that name, zipped or not. Raises `EncodeError` for others."
-    if not isinstance(format, str) or format not in FORMATS:
-        raise EncodeError(f'unknown format {printable(repr(format), 60)}; known are {", ".join(FORMATS)}')
-    return WIRES[format.removesuffix(GZIP)]
+    wire = WIRES.get(format.removesuffix(GZIP)) if isinstance(format, str) else None
+    if wire is None:
+        raise EncodeError(
+            f'unknown format {printable(repr(format), 60)}; known are {", ".join(WIRES)}, each also with {GZIP}'
+        )
+    return wire
 
 # %% ../../nbs/build/20_registry.ipynb #932563e9
 def is_zipped(
@@ -62,11 +65,15 @@ def format_of(
     name = Path(path).name.lower()
     zipped = GZIP if name.endswith(GZIP) else ''
     plain_name = name.removesuffix(GZIP)
-    for wire in WIRES.values():
-        if plain_name.endswith((wire.suffix, f'.{wire.name}')):
-            return wire.name + zipped
+    suffixes = {suffix: wire for wire in WIRES.values() for suffix in (wire.suffix, f'.{wire.name}')}
+    found = max((suffix for suffix in suffixes if plain_name.endswith(suffix)), key=len, default=None)
+    if found:
+        return suffixes[found].name + zipped
     known = ', '.join(wire.suffix for wire in WIRES.values())
-    raise EncodeError(f'no format for the name {printable(repr(Path(path).name), 100)}; known suffixes are {known}, each also with {GZIP}', str(path))
+    raise EncodeError(
+        f'no format for the name {printable(repr(Path(path).name), 100)}; known suffixes are {known}, each also with {GZIP}',
+        str(path),
+    )
 
 # %% ../../nbs/build/20_registry.ipynb #f66b91d6
 def zip_bytes(
@@ -107,7 +114,9 @@ def encode_stream(
     wire = wire_named(format)
     data = wire.encode(stream)
     if stream.objects > FREE_OBJECTS + len(data):
-        raise EncodeError(f'{stream.objects} objects in {len(data)} bytes, which a reader would refuse; JSON spells records out')
+        raise EncodeError(
+            f'{stream.objects} objects in {len(data)} bytes, which a reader would refuse; JSON spells records out'
+        )
     return zip_bytes(data) if is_zipped(format) else data
 
 # %% ../../nbs/build/20_registry.ipynb #dcc54c85
@@ -125,7 +134,7 @@ def wire_of(
 ) -> Optional[Wire]:
     "The format whose first bytes these are."
     head = bytes(data[:128])
-    best = max(_READERS, key=lambda wire: wire.recognised(head))
+    best = max((*WIRES.values(), _ARTICLE), key=lambda wire: wire.recognised(head))
     return best if best.recognised(head) else None
 
 # %% ../../nbs/build/20_registry.ipynb #a5b35b85
@@ -138,16 +147,30 @@ def decode_stream(
     "Recognise a format by its first bytes and start to read it. Raises `DecodeError` with every problem."
     data = as_bytes(data)
     if _is_gzip(data):
-        if recover:
-            return read_lines(gzip.GzipFile(fileobj=io.BytesIO(data)), limits, verify, recover)
+        if recover and (stream := _recovered(data, limits, verify)):
+            return stream
         data = unzip_bytes(data, limits)
     wire = wire_of(data)
     if wire is None:
-        found = 'empty: expected a document' if not data else f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}'
+        found = (
+            'empty: expected a document' if not data else f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}'
+        )
         raise DecodeError(found)
     return wire.decode(data, limits, verify, recover)
 
-# %% ../../nbs/build/20_registry.ipynb #8aa4d88d
+# %% ../../nbs/build/20_registry.ipynb #dee387d9
+def _recovered(data: bytes, limits: Limits, verify: bool) -> Optional[Stream]:
+    "A damaged gzip file as far as it can be unpacked, if it is of a format that can be read so far."
+    try:
+        head = zlib.decompressobj(wbits=31).decompress(data, 128)
+    except zlib.error:
+        return None
+    wire = wire_of(head)
+    if wire is None or not wire.streams:
+        return None
+    return wire.read(gzip.GzipFile(fileobj=io.BytesIO(data)), limits, verify, True)
+
+
 def as_bytes(
     data: Union[bytes, str],
 ) -> bytes:
