@@ -20,6 +20,7 @@ SOURCES = [
     p.relative_to(ROOT).with_suffix('').as_posix()
     for p in sorted((ROOT / 'redaction_serde').rglob('*.py'))
     if p.stem not in ('__init__', '_modidx', 'document_pb2')
+    and '__all__ = []' not in p.read_text(encoding='utf-8')  # such a module has nothing of its own to show
 ]
 MODULES = [f'_modules/{source}' for source in SOURCES]
 OTHERS = ['api', 'changelog', 'contributing', 'search', '404', '_modules/index']
