@@ -61,6 +61,8 @@ def metadata_attributes(
     reading: Reading,  # how values are made
 ) -> dict:  # labels (if any), and connections as None or a list or tuple of (from, to, colour)
     "What a metadata class of this data says. Raises `DecodeError` or ValueError for data that is none."
+    if '\0' in spec.name:
+        raise ValueError('the name of a class holds a zero byte')
     attributes = {}
     if spec.labels is not UNSET:
         attributes['labels'] = from_value(spec.labels, '$.labels', reading)

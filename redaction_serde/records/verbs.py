@@ -207,6 +207,7 @@ def load_record(
     "One record of a saved collection. Raises IndexError if there is none at `i`, `DecodeError` or OSError."
     header, block = decode_one(read_file(path, limits), i, limits, verify)
     builder = Builder(header, root, keypoints, images_dir, limits)
+    builder.begin()
     builder.done = i
     records = builder.records(block)
     builder.check()

@@ -334,7 +334,8 @@ def read_lines(
         raise DecodeError(f'the first line is not JSON: {e}') from None
     header = header_in(whole)
     check_layouts(header, limits)
-    return Stream(header, _Reading(lines, header, limits, verify, recover).blocks(), trusted=True)
+    blocks = _Reading(lines, header, limits, verify, recover).blocks()
+    return Stream(header, blocks, trusted=True, partial=recover)
 
 # %% ../../nbs/build/16_json_lines.ipynb #1253927d
 class JsonLines(Wire):
