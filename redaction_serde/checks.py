@@ -172,6 +172,9 @@ def _missing(component: Component, names: Any) -> Iterator[tuple]:
     for name in names:
         if name not in component.initial:
             raise ValueError(f'{name[:60]!r} is not an attribute of {component.name} that can be missing')
+        together = component.kind_of[name].together
+        if name in together and not set(names).issuperset(together):
+            raise ValueError(f'{", ".join(together)} can be missing only together')
         yield name, UNSET
 
 # %% ../nbs/build/21_checks.ipynb #4ea6b5d6

@@ -50,7 +50,12 @@ def pack_class_map(
     if type(background) is str and background == _BACKGROUND:
         background = _BACKGROUND  # a default is left out only if it is this very object
     data = ClassMapData(to_value(names, (place, 'classes'), packing), background, state['_lock'])
-    if _typed(state['_class2id']) != _typed({name: i for i, name in enumerate(names)}):
+    try:
+        positions = {name: i for i, name in enumerate(names)}
+    except TypeError as e:
+        packing.note((place, 'classes'), f'expected names that a dict can hold: {e}')
+        return ClassMapData([])
+    if _typed(state['_class2id']) != _typed(positions):
         data.ids = [(to_value(name, (place, 'ids'), packing), i) for name, i in state['_class2id'].items()]
         if not all(type(i) is int and i in INT_RANGE for _, i in data.ids):
             packing.note((place, 'ids'), 'expected whole numbers as ids of a class map')
@@ -72,6 +77,7 @@ def class_map_state(
         pairs = [(name, i) for i, name in enumerate(names)]
     else:
         pairs = [(from_value(name, '$.ids', reading), i) for name, i in data.ids]
+    check_hashes(names)
     check_hashes([name for name, _ in pairs])
     background = from_value(data.background, '$.background', reading)
     return dict(_lock=data.lock, _id2class=names, _background=background, _class2id=dict(pairs))
@@ -88,7 +94,7 @@ class OneClassMap(Kind):
     shares = 'class_maps'
 
     def shared(self, c):
-        return (c.class_map,)
+        return (getattr(c, 'class_map', None),)
 
     def row(self, c, pack):
         return (pack.class_map(c.class_map),)
@@ -102,6 +108,7 @@ class OneClassMap(Kind):
 
 # %% ../../nbs/build/07_labels.ipynb #1c68f30a
 _TEXT = frozenset({str})
+_COMPARABLE = frozenset({str, int, bool, type(None)})  # equal and of one class: the same
 
 # %% ../../nbs/build/07_labels.ipynb #27433a8a
 class Labels(Kind):
@@ -120,7 +127,7 @@ class Labels(Kind):
     shares = 'class_maps'
 
     def shared(self, c):
-        return (c.class_map,)
+        return (getattr(c, 'class_map', None),)
 
     def row(self, c, pack):
         k = pack.class_map(c.class_map)
@@ -185,6 +192,7 @@ def _follow(labels: list, ids: list, names: Optional[list]) -> bool:
         return False
     if all(map(is_, labels, derived)):
         return True
-    if labels != derived:
+    kinds = list(map(type, labels))
+    if not _COMPARABLE.issuperset(kinds) or labels != derived:  # other names are written out: 0.0 equals -0.0, (1,) (True,)
         return False
-    return _TEXT.issuperset(map(type, labels)) or list(map(type, labels)) == list(map(type, derived))
+    return _TEXT.issuperset(kinds) or kinds == list(map(type, derived))
