@@ -8,8 +8,6 @@ format is attacked without a change in this file.
 import copy
 import json
 import pickle
-import random
-import warnings
 import zlib
 from base64 import b64encode
 from hashlib import sha256
@@ -21,20 +19,35 @@ from msgspec import UNSET
 from redaction_serde import values
 from redaction_serde.checks import broken_references, check
 from redaction_serde.components import COMPONENTS
-from redaction_serde.document import BATCH, FORMAT, LATE, SHARED, Header, Layout, TaskSpec, record_shape, task_key
+from redaction_serde.document import BATCH, FORMAT, LATE, SHARED, Layout, TaskSpec, record_shape, task_key
 from redaction_serde.errors import Limits, SerdeError
 from redaction_serde.kinds.keypoints import KeypointsData
 from redaction_serde.kinds.kind import REQUIRED
 from redaction_serde.records import dumps, from_document, iter_records, load, load_record, loads
 from redaction_serde.wire.format import VERSION_TEXT
 from redaction_serde.wire.protobuf import _to_column, _to_message
-from redaction_serde.wire.registry import WIRES, decode, zip_bytes
+from redaction_serde.wire.registry import WIRES, decode
 
 from icevision.data import RecordCollection
 
 LIMITS = Limits(bytes=1 << 24)
 DEPTHS = (3, 31, 32, 33, 64, 65, 100, 400, 500, 990, 1000)
-WORDS = ['a', 'page', '', 'é✓', '\u202e', 'US$', '$unset', '$tuple', '\0', 'a/b.png', '../x', '/etc/passwd', 'C:\\x', '"\\\n']
+WORDS = [
+    'a',
+    'page',
+    '',
+    'é✓',
+    '\u202e',
+    'US$',
+    '$unset',
+    '$tuple',
+    '\0',
+    'a/b.png',
+    '../x',
+    '/etc/passwd',
+    'C:\\x',
+    '"\\\n',
+]
 NAMES = ['note', 'split', '__class__', 'components', 'record_id', 'bboxes', 'is_new', 'task', '$unset', 'x y', '']
 TASKS = ['detection', 'classification', 'segmentation', 'mine', 'layout', 'is_new', 'a"b', 'task:x', 'attrs']
 NUMBERS = [0, 1, -1, 2, 7, 255, 0.0, -0.0, 0.1, 1.5, 1e308, 5e-324, 2**53, 2**63 - 1, -(2**63), 2**63, 2**64 - 1]
@@ -64,10 +77,16 @@ class Maker:
     def number(self):
         if self.chance(self.odd):
             return self.rng.choice(WRONG_NUMBERS)
-        return self.rng.choice(NUMBERS) if self.chance(0.3) else round(self.rng.uniform(-10, 900), self.rng.choice([0, 1, 9]))
+        return (
+            self.rng.choice(NUMBERS)
+            if self.chance(0.3)
+            else round(self.rng.uniform(-10, 900), self.rng.choice([0, 1, 9]))
+        )
 
     def whole(self):
-        return self.rng.choice([n for n in NUMBERS if type(n) is int]) if self.chance(0.2) else self.rng.randrange(-3, 300)
+        return (
+            self.rng.choice([n for n in NUMBERS if type(n) is int]) if self.chance(0.2) else self.rng.randrange(-3, 300)
+        )
 
     def text(self):
         return self.rng.choice(WORDS)
@@ -89,7 +108,9 @@ class Maker:
     def deep(self):
         """A value that is nested deep."""
         value, depth = self.rng.choice([1, 'core', []]), self.rng.choice(DEPTHS)
-        wrap = self.rng.choice([lambda v: [v], lambda v: {'k': v}, lambda v: {'$tuple': [v]}, lambda v: {'$dict': [[1, v]]}])
+        wrap = self.rng.choice(
+            [lambda v: [v], lambda v: {'k': v}, lambda v: {'$tuple': [v]}, lambda v: {'$dict': [[1, v]]}]
+        )
         for _ in range(depth):
             value = wrap(value)
         return value
@@ -104,7 +125,9 @@ class Maker:
         return self.some(lambda: self.any(depth))
 
     def _tag_set(self, depth):
-        return self.rng.sample([1, 2.5, 'a', None, True, {'$tuple': [1, 'b']}, {'$path': 'x'}, [1]], self.rng.randrange(3))
+        return self.rng.sample(
+            [1, 2.5, 'a', None, True, {'$tuple': [1, 'b']}, {'$path': 'x'}, [1]], self.rng.randrange(3)
+        )
 
     _tag_frozenset = _tag_set
 
@@ -123,7 +146,10 @@ class Maker:
     _tag_tensor = _tag_ndarray
 
     def _tag_image(self, depth):
-        mode, size = self.rng.choice([('L', 8), ('RGB', 24), ('1', 1), ('P', 8)]), [self.rng.randrange(1, 4) for _ in 'wh']
+        mode, size = (
+            self.rng.choice([('L', 8), ('RGB', 24), ('1', 1), ('P', 8)]),
+            [self.rng.randrange(1, 4) for _ in 'wh'],
+        )
         data = self.rng.randbytes((size[0] * mode[1] + 7) // 8 * size[1])
         picture = dict(mode=mode[0], size=size, data=data)
         return {**picture, 'palette': [0, 128, 255]} if mode[0] == 'P' else picture
@@ -158,7 +184,9 @@ class Maker:
         return self.of(msgspec.inspect.type_info(type_)) if made is None else made()
 
     def _field_record_id(self):
-        return self.rng.choice([self.rng.randrange(10**9), f'page {self.rng.randrange(10**9)}', 'same', {'$tuple': [1, 'a']}])
+        return self.rng.choice(
+            [self.rng.randrange(10**9), f'page {self.rng.randrange(10**9)}', 'same', {'$tuple': [1, 'a']}]
+        )
 
     def _field_filepath(self):
         return self.rng.choice([None, 'a.png', 'pages/b é.png', '/abs/c.png', self.text()])
@@ -177,7 +205,11 @@ class Maker:
         return dict(sha256=sha256(data).hexdigest(), data=data)
 
     def points_of_object(self):
-        return self.array() if self.chance(0.2) else [self.rng.choice([0, 1, 2.5]) for _ in range(3 * self.rng.randrange(1, 4))]
+        return (
+            self.array()
+            if self.chance(0.2)
+            else [self.rng.choice([0, 1, 2.5]) for _ in range(3 * self.rng.randrange(1, 4))]
+        )
 
     def of(self, info):
         """A value of a declared type."""
@@ -227,7 +259,9 @@ class Maker:
             if not self.maps and 'ClassMap' in spec.components:
                 data[[k for f, k in task.fields if f.name == 'class_map'][0]] = None
             if self.chance(0.1):
-                data['extras'] = {self.rng.choice([*spec.components, 'No']): self.aside(self.rng.choice(spec.components))}
+                data['extras'] = {
+                    self.rng.choice([*spec.components, 'No']): self.aside(self.rng.choice(spec.components))
+                }
             if self.chance(0.1):
                 data['attrs'] = self.attributes()
             made[task_key(spec.name)] = data
@@ -238,7 +272,10 @@ class Maker:
         return made
 
     def attributes(self):
-        return {self.rng.choice(NAMES): self.deep() if self.chance(0.03) else self.any() for _ in range(self.rng.randrange(3))}
+        return {
+            self.rng.choice(NAMES): self.deep() if self.chance(0.03) else self.any()
+            for _ in range(self.rng.randrange(3))
+        }
 
     def aside(self, name):
         """Attributes of a component that were put aside."""
@@ -279,7 +316,10 @@ class Maker:
         return made
 
     def keypoints(self):
-        made = dict(name=self.rng.choice(['Stick', 'K', self.text()]), connections=self.rng.choice([None, [[0, 1, [255, 0, 0]]]]))
+        made = dict(
+            name=self.rng.choice(['Stick', 'K', self.text()]),
+            connections=self.rng.choice([None, [[0, 1, [255, 0, 0]]]]),
+        )
         if self.chance(0.7):
             made['labels'] = self.rng.choice([['head', 'foot'], {'$tuple': ['a', 'b']}, []])
         return made
@@ -360,13 +400,27 @@ def tampered(header, records, maker):
 
 def changed_leaf(records, rng):
     """Records in which one number or text of a field is another one, and its place; None if there is nothing to change."""
-    leaves = [p for p in places(records) if type(at(records, p)) in (int, float, str) and not {'image', 'layout', 'data'} & set(p)]
-    leaves = [p for p in leaves if p[-1] not in ('type', 'class_map', 'metadata', 'dtype') and 'shape' not in p and 'size' not in p[-2:-1]]
+    leaves = [
+        p
+        for p in places(records)
+        if type(at(records, p)) in (int, float, str) and not {'image', 'layout', 'data'} & set(p)
+    ]
+    leaves = [
+        p
+        for p in leaves
+        if p[-1] not in ('type', 'class_map', 'metadata', 'dtype') and 'shape' not in p and 'size' not in p[-2:-1]
+    ]
     if not leaves:
         return None
     path = rng.choice(leaves)
     old = at(records, path)
-    new = old + 'x' if type(old) is str else (1 if old != 1 else 2) if type(old) is int else (0.25 if old != 0.25 else 0.5)
+    new = (
+        old + 'x'
+        if type(old) is str
+        else (1 if old != 1 else 2)
+        if type(old) is int
+        else (0.25 if old != 0.25 else 0.5)
+    )
     return put(records, path, new), path
 
 
@@ -375,7 +429,9 @@ def changed_leaf(records, rng):
 
 def as_json(data):
     try:
-        return json.dumps(data, separators=(',', ':'), default=lambda b: b64encode(b).decode(), allow_nan=False).encode()
+        return json.dumps(
+            data, separators=(',', ':'), default=lambda b: b64encode(b).decode(), allow_nan=False
+        ).encode()
     except (ValueError, RecursionError) as e:  # NaN, or too deep for this encoder
         return _deep_json(data) if isinstance(e, RecursionError) else _unwritable(e)
 
@@ -396,13 +452,21 @@ def json_document(header, records, loose=False):
     body = b''.join(lines) + b'"records":[\n' + b',\n'.join(rows) + (b'\n' if rows else b'') + b']}\n'
     if loose:
         body = body.rstrip(b'\n') + b'\n\n'
-    return b'{"format":"%s","version":"%s","crc32":"%08x",\n' % (FORMAT.encode(), VERSION_TEXT.encode(), zlib.crc32(body)) + body
+    return (
+        b'{"format":"%s","version":"%s","crc32":"%08x",\n' % (FORMAT.encode(), VERSION_TEXT.encode(), zlib.crc32(body))
+        + body
+    )
 
 
 def lines_document(header, records, defines=False):
     if any(not isinstance(header.get(name, []), list) for name in SHARED):
         defines = False
-    first = {'format': FORMAT, 'version': VERSION_TEXT, 'lines': True, **{k: v for k, v in header.items() if k not in LATE}}
+    first = {
+        'format': FORMAT,
+        'version': VERSION_TEXT,
+        'lines': True,
+        **{k: v for k, v in header.items() if k not in LATE},
+    }
     more = {}
     if defines:
         more = {name: header[name] for name in SHARED if header.get(name)}
@@ -410,7 +474,11 @@ def lines_document(header, records, defines=False):
     rows = [as_json(first)] + [as_json({'define': {name: [value]}}) for name in more for value in more[name]]
     rows += [as_json(record) for record in records]
     text = b''.join(row + b'\n' for row in rows)
-    end = {'records': len(records), **{k: v for k, v in header.items() if k in LATE}, 'crc32': f'{zlib.crc32(text):08x}'}
+    end = {
+        'records': len(records),
+        **{k: v for k, v in header.items() if k in LATE},
+        'crc32': f'{zlib.crc32(text):08x}',
+    }
     return text + as_json({'end': end}) + b'\n'
 
 
@@ -540,18 +608,22 @@ def judge(data, suffix, folder, thorough=False):
     path = Path(folder) / f'd.{suffix}'
     path.write_bytes(data)
     whole, error = verdict(loads, data, limits=LIMITS)
-    says = {'loads': error, 'load': verdict(load, path, limits=LIMITS)[1], 'check': verdict(check, path, limits=LIMITS)[1]}
+    says = {
+        'loads': error,
+        'load': verdict(load, path, limits=LIMITS)[1],
+        'check': verdict(check, path, limits=LIMITS)[1],
+    }
     document, says['decode'] = verdict(decode, data, limits=LIMITS)
     if document is not None:
-        found = broken_references(document)
-        says['decode'] = found[0] if found else None
+        found, says['decode'] = verdict(broken_references, document)
+        says['decode'] = found[0] if found else says['decode']
         says['from_document'] = verdict(from_document, document)[1]
     predictions = document is not None and document.header.kind == 'predictions'
     records = None
     if not predictions:
         records, says['iter_records'] = verdict(lambda: list(iter_records(path, limits=LIMITS)))
     if len({e is None for e in says.values()}) > 1:
-        raise Disagreement(f'{suffix}: {({name: str(e)[:200] for name, e in says.items()})}')
+        raise Disagreement(f'{suffix}: { ({name: str(e)[:200] for name, e in says.items()}) }')
     for i in {0, 1} if document is None else {0, len(document.records) - 1} - {-1}:
         try:
             one, one_error = verdict(load_record, path, i, limits=LIMITS)
