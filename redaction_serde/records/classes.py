@@ -201,4 +201,7 @@ def have(
     step = count + 1  # most often the values and the class, the values and the class, and so on
     if len(refs) == step * len(xs) and refs[count::step].count(type(xs[0])) == len(xs):
         return True
+    dicts = refs[::2]  # or each has a dict, since somebody has asked for its `__dict__`, and the class
+    if count > 1 and len(refs) == 2 * len(xs) and set(map(type, dicts)) == {dict}:
+        return set(map(len, dicts)) == {count}
     return all(attribute_count(x) == count for x in xs)
