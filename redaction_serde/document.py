@@ -329,12 +329,14 @@ class Stream:
         blocks: Iterable[Block],  # in the order of the records
         problems: Optional[Problems] = None,  # to be raised at the end, if there are any
         trusted: bool = False,  # are the values known to be plain data within 64 bits, bytes as bytes?
+        partial: bool = False,  # is it what could be recovered, and may lack something?
     ):
         self.header = header
         self.blocks = blocks
         self.objects = 0  # that the records so far become
         self.problems = Problems() if problems is None else problems
         self.trusted = trusted
+        self.partial = partial
 
     def batches(self) -> Iterator[list]:
         "Lists of blocks, which together hold `BATCH` records; fewer only at the end."

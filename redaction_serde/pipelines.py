@@ -223,7 +223,21 @@ def redaction_pipeline(
     report(evaluate_predictions(predictions), losses, predictions)
 
 # %% ../nbs/build/47_pipelines.ipynb #45f8c37c
-_TOYS = ('MyCustomObject', 'MyCustomMaterializer', 'BatchOf3Materializer', 'read_integer', 'basic_pipeline')
+_TOYS = (
+    'BatchOf3Materializer',
+    'MyCustomMaterializer',
+    'MyCustomObject',
+    'basic_pipeline',
+    'batch_pipeline',
+    'boxes_of_batch',
+    'boxes_of_record',
+    'custom_pipeline',
+    'custom_text_pipeline',
+    'item_pipeline',
+    'read_custom_object',
+    'read_integer',
+    'total',
+)
 
 
 def __getattr__(

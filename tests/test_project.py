@@ -216,8 +216,23 @@ def test_front_door():
 
     assert rs.save is records.save and rs.compare is fidelity.compare
     assert set(rs.__all__) <= set(dir(rs))
+    assert all(getattr(rs, name) is not None for name in rs.__all__)
     with pytest.raises(AttributeError):
         rs.no_such_name
+
+
+def test_front_door_says_the_same_to_type_checkers():
+    """What is imported for a type checker, and what is fetched when a name is used, are the same names from the same rooms."""
+    import redaction_serde as rs
+
+    tree = ast.parse((ROOT / 'redaction_serde' / '__init__.py').read_text('utf-8'))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING')
+    typed = {alias.name: node.module.removeprefix('redaction_serde.') for node in block.body for alias in node.names}
+    assert typed == rs._ROOM_OF
+    other = next(
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == 'not TYPE_CHECKING'
+    )
+    assert [node.name for node in other.body] == ['__getattr__']  # else a type checker would find any name at all
 
 
 FOR_GITHUB = {  # files and their schema

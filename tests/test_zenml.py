@@ -27,9 +27,7 @@ from icevision.data import RecordCollection
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.mark.parametrize(
-    'name', ['MyCustomObject', 'MyCustomMaterializer', 'BatchOf3Materializer', 'read_integer', 'basic_pipeline']
-)
+@pytest.mark.parametrize('name', toys.__all__)
 def test_names_of_the_article_are_where_they_were(name):
     assert getattr(pipelines, name) is getattr(toys, name)
 

@@ -61,6 +61,8 @@ def metadata_attributes(
     reading: Reading,  # how values are made
 ) -> dict:  # labels (if any), and connections as None or a list or tuple of (from, to, colour)
     "What a metadata class of this data says. Raises `DecodeError` or ValueError for data that is none."
+    if '\0' in spec.name:
+        raise ValueError('the name of a class holds a zero byte')
     attributes = {}
     if spec.labels is not UNSET:
         attributes['labels'] = from_value(spec.labels, '$.labels', reading)
@@ -116,7 +118,8 @@ class Keypoints(Kind):
     shares = 'keypoints'
 
     def shared(self, c):
-        keypoints = c.keypoints if type(c.keypoints) is list else ()
+        keypoints = getattr(c, 'keypoints', ())
+        keypoints = keypoints if type(keypoints) is list else ()
         return [getattr(points, 'metadata', None) for points in keypoints]
 
     def row(self, c, pack):
@@ -142,7 +145,7 @@ class Keypoints(Kind):
             c.keypoints = [self._make(data, build) for data in column]
 
     def _make(self, data: KeypointsData, build: Any) -> Any:
-        points = unpack_array(data.points) if isinstance(data.points, ArrayData) else data.points
+        points = _points(data.points) if isinstance(data.points, ArrayData) else data.points
         if data.attrs is not UNSET:
             raise ValueError('attributes of keypoints follow from the points and are not stored')
         return build.classes.KeyPoints(points, build.metadata(data.metadata))
@@ -152,15 +155,16 @@ class Keypoints(Kind):
             place = ('keypoints', i)
             look.metadata(data.metadata, (*place, 'metadata'))
             if isinstance(data.points, ArrayData):
-                look.accepts((*place, 'points'), _check_points, data.points)
+                look.accepts((*place, 'points'), _points, data.points)
             else:
                 look.whole_numbers((*place, 'points'), data.points)
             if data.attrs is not UNSET:
                 look.note((*place, 'attrs'), 'attributes of keypoints follow from the points and are not stored')
 
 # %% ../../nbs/build/10_keypoints.ipynb #2a0cbb77
-def _check_points(data: ArrayData) -> None:
-    "Raises ValueError for an array that cannot be the points of an object."
+def _points(data: ArrayData) -> Any:
+    "The array of an object's points. Raises ValueError for one that cannot be that."
     array = unpack_array(data)
     if array.ndim == 0 or array.dtype.kind == 'c':
         raise ValueError(f'expected a row of numbers, found an array of {array.dtype} with {array.ndim} dimensions')
+    return array

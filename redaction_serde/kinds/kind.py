@@ -191,6 +191,7 @@ class Kind:
     late: tuple = ()  # names of attributes that a component has only once they are set
     usual: int = 0  # attributes of a component as parsers leave it; 0 for as many as a fresh one has
     fields: tuple = ()
+    together: tuple = ()  # names of attributes of which a component lacks all or none
     odd: dict = {}  # attribute -> words for the classes of value that may be put aside
     shares: str = ''  # 'class_maps' or 'keypoints', if values refer to that list of the header
 

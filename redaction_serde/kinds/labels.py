@@ -51,7 +51,12 @@ def pack_class_map(
     if type(background) is str and background == _BACKGROUND:
         background = _BACKGROUND  # a default is left out only if it is this very object
     data = ClassMapData(to_value(names, (place, 'classes'), packing), background, state['_lock'])
-    if _typed(state['_class2id']) != _typed({name: i for i, name in enumerate(names)}):
+    try:
+        positions = {name: i for i, name in enumerate(names)}
+    except TypeError as e:
+        packing.note((place, 'classes'), f'expected names that a dict can hold: {e}')
+        return ClassMapData([])
+    if _typed(state['_class2id']) != _typed(positions):
         data.ids = [(to_value(name, (place, 'ids'), packing), i) for name, i in state['_class2id'].items()]
         if not all(type(i) is int and i in INT_RANGE for _, i in data.ids):
             packing.note((place, 'ids'), 'expected whole numbers as ids of a class map')
@@ -69,10 +74,11 @@ def class_map_state(
 ) -> dict:  # attributes of a `ClassMap`
     "What a class map of this data holds. Raises `DecodeError`, ValueError or TypeError for data that is none."
     names = _names(data.classes, '$.classes', reading)
+    check_hashes(names)
     keys, ids = names, list(range(len(names)))
     if data.ids is not UNSET:
         keys, ids = _names([name for name, _ in data.ids], '$.ids', reading), [i for _, i in data.ids]
-    check_hashes(keys)
+        check_hashes(keys)
     background = from_value(data.background, '$.background', reading)
     return dict(_lock=data.lock, _id2class=names, _background=background, _class2id=dict(zip(keys, ids)))
 
@@ -93,7 +99,7 @@ class OneClassMap(Kind):
     shares = 'class_maps'
 
     def shared(self, c):
-        return (c.class_map,)
+        return (getattr(c, 'class_map', None),)
 
     def row(self, c, pack):
         return (pack.class_map(c.class_map),)
@@ -104,6 +110,9 @@ class OneClassMap(Kind):
 
     def check(self, values, look):
         look.class_map(values[0])
+
+# %% ../../nbs/build/07_labels.ipynb #1c68f30a
+_COMPARABLE = frozenset({str, int, bool, type(None)})  # equal and of one class: the same
 
 # %% ../../nbs/build/07_labels.ipynb #27433a8a
 class Labels(Kind):
@@ -122,7 +131,7 @@ class Labels(Kind):
     shares = 'class_maps'
 
     def shared(self, c):
-        return (c.class_map,)
+        return (getattr(c, 'class_map', None),)
 
     def row(self, c, pack):
         k = pack.class_map(c.class_map)
@@ -187,6 +196,9 @@ def _follow(labels: list, ids: list, names: Optional[list]) -> bool:
         return False
     if all(map(is_, labels, derived)):
         return True
-    if labels != derived:
+    kinds = list(map(type, labels))
+    if (
+        not _COMPARABLE.issuperset(kinds) or labels != derived
+    ):  # other names are written out: 0.0 equals -0.0, (1,) (True,)
         return False
-    return _TEXT.issuperset(map(type, labels)) or list(map(type, labels)) == list(map(type, derived))
+    return _TEXT.issuperset(kinds) or kinds == list(map(type, derived))

@@ -139,6 +139,7 @@ class Masks(Kind):
     "The parts of a mask, of any mask class, and the decoded array if there is one."
 
     attributes = {'masks': _NO_MASKS, 'mask_parts': _NO_MASKS, 'mask_array': None}
+    together = ('masks', 'mask_parts')
     odd = {'mask_array': ('ndarray', 'list', 'tuple')}
     fields = (
         Field('masks', list[Mask], about='parts of the mask, of any mask class'),

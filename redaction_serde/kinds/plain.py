@@ -138,7 +138,7 @@ class RecordId(Kind):
             hash(c.record_id)
 
     def check(self, values, look):
-        look.hashable(values[0], 'record_id')
+        look.record_id(values[0], 'record_id')
 
 # %% ../../nbs/build/05_plain_kinds.ipynb #65341abe
 class State(Kind):

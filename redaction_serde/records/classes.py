@@ -12,6 +12,7 @@ import gc
 from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any, Callable, Optional
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
@@ -135,7 +136,7 @@ class _MadeOfData(type):
     "The class of metadata classes that were made of a document."
 
 
-_made: dict = {}  # data as text -> class
+_made: WeakValueDictionary = WeakValueDictionary()  # data as text -> class, as long as anybody has it
 
 
 def metadata_class(
@@ -144,22 +145,27 @@ def metadata_class(
 ) -> type:
     "A `KeypointsMetadata` class that says what `spec` does: one of `known` or icevision's COCO class if it does, else a made one."
     for cls in (*known, COCOKeypointsMetadata):
-        mine = pack_metadata(cls, '$', Packing())
-        if (mine.labels, mine.connections) == (spec.labels, spec.connections):
+        if _said(pack_metadata(cls, '$', Packing())) == _said(spec):
             return cls
     key = msgspec.msgpack.encode(spec)
-    if key not in _made:
+    made = _made.get(key)
+    if made is None:
         attributes = metadata_attributes(spec, Reading(classes=CLASSES))
         lines = attributes['connections']
         if lines is not None:
             attributes['connections'] = type(lines)(KeypointConnection(*line) for line in lines)
-        cls = _made[key] = _MadeOfData(spec.name, (KeypointsMetadata,), attributes)
-        cls.__module__ = __name__
-        _spec_of[cls] = spec
-    return _made[key]
+        made = _made[key] = _MadeOfData(spec.name, (KeypointsMetadata,), attributes)
+        made.__module__ = __name__
+        _spec_of[made] = spec
+    return made
 
 
-_spec_of: dict = {}
+def _said(spec: KeypointsSpec) -> bytes:
+    "What a metadata class says, its name aside, to the last bit: 1, 1.0 and True are equal, and not the same."
+    return msgspec.msgpack.encode(KeypointsSpec('', spec.labels, spec.connections))
+
+
+_spec_of: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def _reduced(cls: Any) -> tuple:

@@ -555,14 +555,10 @@ def _column(kind: Kind, cs: list, pack: Pack) -> Optional[list]:
 # %% ../../nbs/build/23_packing.ipynb #061f0a1a
 def _columns(kind: Kind, cs: list, pack: Pack, odd: set) -> Optional[list]:
     "Columns of a kind, with a regular component in the place of each odd one, which are added to `odd`."
-    columns = None if odd else _column(kind, cs, pack)
-    if columns is not None:
-        return columns
-    if odd:
-        columns = _column(kind, _with_stand_ins(cs, odd), pack)
+    columns = _column(kind, cs, pack) if not odd else _regular_column(kind, cs, pack, odd)
     if columns is None:
         odd |= _odd_among(kind, cs, [i for i in range(len(cs)) if i not in odd], pack)
-        columns = _column(kind, _with_stand_ins(cs, odd), pack)
+        columns = _regular_column(kind, cs, pack, odd)
     return columns
 
 
@@ -577,10 +573,12 @@ def _odd_among(kind: Kind, cs: list, where: list, pack: Pack) -> set:
     return found
 
 
-def _with_stand_ins(cs: list, odd: set) -> list:
-    "Components with a regular one in the place of each odd one."
+def _regular_column(kind: Kind, cs: list, pack: Pack, odd: set) -> Optional[list]:
+    "Columns of components with a regular one in the place of each odd one; None if there is no regular one."
     regular = next((c for i, c in enumerate(cs) if i not in odd), None)
-    return [] if regular is None else [regular if i in odd else c for i, c in enumerate(cs)]
+    if regular is None:
+        return None
+    return _column(kind, [regular if i in odd else c for i, c in enumerate(cs)], pack)
 
 # %% ../../nbs/build/23_packing.ipynb #b5e6bac3
 def _odd_components(component: Component, cs: list) -> set:

@@ -27,6 +27,7 @@ from redaction_serde.wire.registry import (
     encode_stream,
     format_of,
     is_zipped,
+    read_stream,
     wire_named,
 )
 
@@ -173,16 +174,8 @@ _END = object()
 
 
 def _iter_records(path, root, keypoints, images_dir, limits, verify, recover) -> Iterator[BaseRecord]:
-    wire = wire_named(format_of(path))
-    if not wire.streams:
-        whole = load(path, root, keypoints, images_dir, limits, verify)
-        if isinstance(whole, list):
-            raise DecodeError(_NOT_PREDICTIONS, str(path))
-        yield from whole._records._list
-        return
     with opened(path) as file:
-        source: Any = gzip.GzipFile(fileobj=file) if is_zipped(path) else file
-        stream = wire.read(source, limits, verify, recover)
+        stream = read_stream(file, limits, verify, recover, path)
         if stream.header.kind == 'predictions':
             raise DecodeError(_NOT_PREDICTIONS, str(path))
         builder = Builder(stream.header, root, keypoints, images_dir, limits)
@@ -207,6 +200,7 @@ def load_record(
     "One record of a saved collection. Raises IndexError if there is none at `i`, `DecodeError` or OSError."
     header, block = decode_one(read_file(path, limits), i, limits, verify)
     builder = Builder(header, root, keypoints, images_dir, limits)
+    builder.begin()
     builder.done = i
     records = builder.records(block)
     builder.check()

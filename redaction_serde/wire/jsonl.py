@@ -354,7 +354,8 @@ def read_lines(
     lines = _Lines(file, limits)
     header = header_in(_first_line(lines.next()))
     check_layouts(header, limits)
-    return Stream(header, _Reading(lines, header, limits, verify, recover, only).blocks(), trusted=True)
+    blocks = _Reading(lines, header, limits, verify, recover, only).blocks()
+    return Stream(header, blocks, trusted=True, partial=recover)
 
 # %% ../../nbs/build/16_json_lines.ipynb #1253927d
 class JsonLines(Wire):

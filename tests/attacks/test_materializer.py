@@ -26,6 +26,7 @@ from redaction_serde.materializers import (
     shard_name,
     summarise,
 )
+from redaction_serde.materializers.summaries import _try_sheet
 from redaction_serde.records import dumps
 
 from icevision.core import (
@@ -468,6 +469,7 @@ def test_any_name_can_be_shown(name):
     assert len(materializer.save_visualizations(hostile)) == 2
     assert time.process_time() - start < 10
     assert materializer._summary(hostile).boxes == 2
+    assert _try_sheet(list(hostile), summarise(hostile), 0)  # no page had to be left out
 
 
 class Odd:
