@@ -6,9 +6,10 @@
 __all__ = ['TRIED', 'WALKED', 'FORMATS', 'inside', 'likely_folders', 'folder_of', 'why_missing', 'ImageSize', 'image_size',
            'Located', 'open_all', 'look_for']
 
-# %% ../../nbs/build/coco_images.ipynb #3c5c6cca
+# %% ../../nbs/build/coco_images.ipynb #2c4c2bf8
 import errno
 import os
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -18,12 +19,17 @@ from msgspec import Struct
 
 from .checks import Faults, shown
 
-# %% ../../nbs/build/coco_images.ipynb #53a5426e
+# %% ../../nbs/build/coco_images.ipynb #0bb3c2a2
+_SPECIAL = re.compile(r'[/\\:\0]')  # without these a name is plain
+
+
 def inside(
     name: str,  # `file_name` of an image
     folder: Path | None = None,  # where it is looked for
 ) -> str | None:  # the same below the folder, with slashes; None if it leads out of it
     "A name that stays below the folder that it is joined to."
+    if name != '..' and not _SPECIAL.search(name):
+        return name
     if folder and os.path.isabs(name) and Path(name).is_relative_to(folder):
         name = Path(name).relative_to(folder).as_posix()
     name = name.replace('\\', '/')
@@ -130,7 +136,7 @@ def image_size(
         raise OSError(f'not an image that can be read: {type(e).__name__}: {e}') from None
     return ImageSize(height, width, True) if turned else ImageSize(width, height)
 
-# %% ../../nbs/build/coco_images.ipynb #f814f12b
+# %% ../../nbs/build/coco_images.ipynb #f2f25074
 class Located(Struct):
     "Where the images of a file are, and what they say of their size."
 
@@ -138,9 +144,8 @@ class Located(Struct):
     sizes: list[ImageSize | None]  # None where the image was not opened, or could not be read
 
 
-def _candidates(name: str, folder: Path) -> list[Path]:
-    "Paths at which an image of a named folder may be."
-    whole = Path(os.path.abspath(folder))
+def _candidates(name: str, folder: Path, whole: Path) -> list[Path]:
+    "Paths at which an image of a named folder may be; `whole` is the folder's absolute path."
     below = inside(name, whole)
     if below is None:
         return []
@@ -161,7 +166,7 @@ def _first_size(paths: list[Path]) -> tuple[Path | None, ImageSize | None]:
             return path, None
     return None, None
 
-# %% ../../nbs/build/coco_images.ipynb #32d17352
+# %% ../../nbs/build/coco_images.ipynb #7cdefc79
 def open_all(
     names: list[str],  # of all images
     folder: Path,  # where they are
@@ -171,9 +176,10 @@ def open_all(
     "Find and measure each image of a folder; note those that are missing or cannot be read."
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, 'not a folder of images', str(folder))
+    whole = Path(os.path.abspath(folder))
     with warnings.catch_warnings():  # of pictures that are too large to open: here only headers are read
         warnings.simplefilter('ignore')
-        found = [_first_size(_candidates(name, folder)) for name in names]
+        found = [_first_size(_candidates(name, folder, whole)) for name in names]
     missing = [i for i, (path, _) in enumerate(found) if path is None]
     if missing:
         name = names[missing[0]]
