@@ -5,20 +5,24 @@
 # %% auto #0
 __all__ = ['column', 'shown', 'Faults']
 
-# %% ../../nbs/build/coco_checks.ipynb #65c1d341
+# %% ../../nbs/build/coco_checks.ipynb #5cf46062
+from operator import itemgetter
 from typing import Any, Collection
 
 from msgspec import UNSET, UnsetType
 
 from ..schema import DecodeError, Problem
 
-# %% ../../nbs/build/coco_checks.ipynb #ee71bc97
+# %% ../../nbs/build/coco_checks.ipynb #563ca147
 def column(
     rows: list[dict],  # annotations, images or categories
     field: str,  # a key that each should have
 ) -> list:  # a value for each row; `UNSET` where there is none
     "The values of one field."
-    return [row.get(field, UNSET) for row in rows]
+    try:
+        return list(map(itemgetter(field), rows))
+    except KeyError:
+        return [row.get(field, UNSET) for row in rows]
 
 # %% ../../nbs/build/coco_checks.ipynb #9b7151a6
 def shown(

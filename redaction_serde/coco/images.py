@@ -6,13 +6,13 @@
 __all__ = ['TRIED', 'WALKED', 'FORMATS', 'inside', 'likely_folders', 'folder_of', 'why_missing', 'ImageSize', 'image_size',
            'Located', 'open_all', 'look_for']
 
-# %% ../../nbs/build/coco_images.ipynb #2c4c2bf8
+# %% ../../nbs/build/coco_images.ipynb #a46fbe48
 import errno
 import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from msgspec import Struct
@@ -136,7 +136,7 @@ def image_size(
         raise OSError(f'not an image that can be read: {type(e).__name__}: {e}') from None
     return ImageSize(height, width, True) if turned else ImageSize(width, height)
 
-# %% ../../nbs/build/coco_images.ipynb #f2f25074
+# %% ../../nbs/build/coco_images.ipynb #04b277a5
 class Located(Struct):
     "Where the images of a file are, and what they say of their size."
 
@@ -144,18 +144,18 @@ class Located(Struct):
     sizes: list[ImageSize | None]  # None where the image was not opened, or could not be read
 
 
-def _candidates(name: str, folder: Path, whole: Path) -> list[Path]:
+def _candidates(name: str, folder: Path, whole: Path) -> Iterator[Path]:
     "Paths at which an image of a named folder may be; `whole` is the folder's absolute path."
     below = inside(name, whole)
     if below is None:
-        return []
-    paths = [folder / below, folder / 'images' / below]
+        return
+    yield folder / below
+    yield folder / 'images' / below
     if below.startswith(whole.name + '/'):
-        paths.append(folder / below.removeprefix(whole.name + '/'))
-    return paths
+        yield folder / below.removeprefix(whole.name + '/')
 
 
-def _first_size(paths: list[Path]) -> tuple[Path | None, ImageSize | None]:
+def _first_size(paths: Iterable[Path]) -> tuple[Path | None, ImageSize | None]:
     "The first path that there is, and its size if it is an image."
     for path in paths:
         try:

@@ -114,7 +114,7 @@ def _is_size(size: Any) -> bool:
         return False
     return 0 <= min(size) and max(size) < 1 << 31
 
-# %% ../../nbs/build/coco_masks.ipynb #1b1455d5
+# %% ../../nbs/build/coco_masks.ipynb #164f4609
 def check_masks(
     segmentations: list,  # a segmentation for each annotation, None or `UNSET` where there is none
     size_of: Callable[[int], list | None],  # position of an annotation -> height, width of its image
@@ -122,6 +122,8 @@ def check_masks(
 ) -> None:
     "Note every kind of thing that is no mask, once."
     reasons: dict[str, list[int]] = {}
+    if not any(segmentations):
+        return
     for i, said in enumerate(segmentations):
         if not said and type(said) in (list, type(None), UnsetType):
             continue

@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['CocoWarning', 'CocoReport', 'new_record', 'read_coco']
 
-# %% ../../nbs/build/coco_read.ipynb #c949d6d7
+# %% ../../nbs/build/coco_read.ipynb #4c94e5e2
 import gc
 import os
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate, chain
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET, Struct
 
-from .boxes import corners, not_said_again
+from .boxes import corners, said_again
 from .categories import Categories
-from .checks import Faults, shown
+from .checks import Faults, column, shown
 from .images import ImageSize, Located, look_for, open_all
 from .masks import area_of, check_masks, read_mask, said_by_mask
 from .rows import Columns, File, check_file, parts_of
@@ -32,7 +34,7 @@ from ..schema import DecodeError, Limits
 # %% ../../nbs/build/coco_read.ipynb #73690f18
 prepare_icevision();
 
-# %% ../../nbs/build/coco_read.ipynb #bb4af1fb
+# %% ../../nbs/build/coco_read.ipynb #a3c21abb
 from icevision.core import (
     AreasRecordComponent,
     BaseRecord,
@@ -44,7 +46,10 @@ from icevision.core import (
     IsCrowdsRecordComponent,
     KeyPoints,
     KeyPointsRecordComponent,
+    RecordIDRecordComponent,
+    SizeRecordComponent,
 )
+from icevision.core.components import Composite
 from icevision.data import RecordCollection
 from icevision.utils import ImgSize
 
@@ -82,7 +87,7 @@ def _note_sizes(places: list[str], what: str, notes: list[str]) -> None:
         more = ' …' if len(places) > 3 else ''
         notes.append(f'{what}: {len(places):,} ({"; ".join(places[:3])}{more}); the file\'s are kept')
 
-# %% ../../nbs/build/coco_read.ipynb #50583acf
+# %% ../../nbs/build/coco_read.ipynb #ea1b81bb
 _ALWAYS = {'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'}
 
 
@@ -90,20 +95,28 @@ def _left_over(
     rows: list[dict],  # annotations
     taken: set[str],  # fields that components or `ids` hold, or that are left out
     expected: tuple[str, ...],  # of those, the ones that a file may lack
-) -> tuple[list[dict], list[list[str]]]:
-    "For each annotation its other fields, and the names of the expected ones that it lacks."
-    plans: dict[tuple, tuple[list[str], list[str]]] = {}
-    fields = []
-    absent = []
+) -> tuple[list[dict | None], list[list[str] | None]]:
+    "For each annotation its other fields, and the names of the expected ones that it lacks, if any."
+    plans: dict[tuple, tuple[list[str], list[str] | None]] = {}
+    for shape in set(map(tuple, rows)):
+        more = [name for name in shape if name not in taken]
+        plans[shape] = more, [name for name in expected if name not in shape] or None
+    if not any(map(any, plans.values())):
+        return [None] * len(rows), [None] * len(rows)
+    fields: list[dict | None] = []
+    absent: list[list[str] | None] = []
     for row in rows:
-        shape = tuple(row)
-        if shape not in plans:
-            more = [name for name in shape if name not in taken]
-            plans[shape] = more, [name for name in expected if name not in row]
-        more, without = plans[shape]
-        fields.append({name: row[name] for name in more})
+        more, without = plans[tuple(row)]
+        fields.append({name: row[name] for name in more} if more else None)
         absent.append(without)
     return fields, absent
+
+
+def _keep(fields: list[dict | None], i: int, name: str, value: Any) -> None:
+    "Remember what the file says in one field of one annotation."
+    if fields[i] is None:
+        fields[i] = {}
+    fields[i][name] = value
 
 # %% ../../nbs/build/coco_read.ipynb #82f1236b
 class CocoWarning(UserWarning):
@@ -148,11 +161,10 @@ def _tell(report: CocoReport, listener: Callable[[CocoReport], Any] | None) -> N
     for note in notes:
         warnings.warn(note, CocoWarning, stacklevel=3)
 
-# %% ../../nbs/build/coco_read.ipynb #e0be90f3
+# %% ../../nbs/build/coco_read.ipynb #79882009
 class _Objects(Struct):
-    "All annotations of a file, as the lists that records hold; sorted by image."
+    "All annotations of a file, as the lists that records hold; in the order of the file."
 
-    ends: list[int]  # for each image, where its objects end
     bboxes: list[BBox]
     label_ids: list[int]
     labels: list
@@ -163,14 +175,24 @@ class _Objects(Struct):
     coco: dict[str, list]  # lists for `record.coco`
 
 
-def _sorting(image_ids: list, ids: list) -> tuple[list[int], list[int]]:
-    "Positions of the annotations, image by image; and where each image's end."
+def _members(image_ids: list, ids: list) -> list[list[int]]:
+    "For each image the positions of its annotations."
     members: dict[Any, list[int]] = {id: [] for id in image_ids}
     for i, id in enumerate(ids):
         members[id].append(i)
-    return list(chain.from_iterable(members.values())), list(accumulate(map(len, members.values())))
+    return list(members.values())
 
-# %% ../../nbs/build/coco_read.ipynb #d605c3bd
+# %% ../../nbs/build/coco_read.ipynb #40b4bcbe
+def _taker(members: list[int]) -> Callable[[list], list]:
+    "What takes some items out of a list; a slice where they stand together."
+    if not members:
+        return itemgetter(slice(0))
+    if members[-1] - members[0] == len(members) - 1:
+        return itemgetter(slice(members[0], members[-1] + 1))
+    take = itemgetter(*members)
+    return lambda values: list(take(values))
+
+# %% ../../nbs/build/coco_read.ipynb #e8b510fb
 def _is_said(value: Any) -> bool:
     "Does the file have this field, with something in it?"
     return value is not None and value is not UNSET
@@ -186,7 +208,7 @@ def _areas(columns: Columns) -> list:
     return [computed(i) if not _is_said(area) else area for i, area in enumerate(columns.areas)]
 
 
-def _crowds(columns: Columns, fields: list[dict], notes: list[str]) -> list:
+def _crowds(columns: Columns, fields: list[dict | None], notes: list[str]) -> list:
     "The crowd flags; 0 where the file has none, which is noted once."
     missing = [i for i, crowd in enumerate(columns.crowds) if not _is_said(crowd)]
     if missing:
@@ -194,15 +216,15 @@ def _crowds(columns: Columns, fields: list[dict], notes: list[str]) -> list:
         notes.append(f'`iscrowd` is missing in {count}, and taken as 0')
     for i in missing:
         if columns.crowds[i] is None:
-            fields[i]['iscrowd'] = None
+            _keep(fields, i, 'iscrowd', None)
     return [0 if not _is_said(crowd) else crowd for crowd in columns.crowds]
 
-# %% ../../nbs/build/coco_read.ipynb #c373253c
-def _masks(columns: Columns, sizes: list, fields: list[dict], notes: list[str]) -> list:
+# %% ../../nbs/build/coco_read.ipynb #0b18f614
+def _masks(columns: Columns, sizes: list, fields: list[dict | None], notes: list[str]) -> list:
     "A mask for each annotation; an empty polygon for those without."
     for i, said in enumerate(columns.segmentations):
         if said is not UNSET and not said_by_mask(said, sizes[i]):
-            fields[i]['segmentation'] = said
+            _keep(fields, i, 'segmentation', said)
     empty = sum(not said for said in columns.segmentations)
     if empty:
         count = f'{empty:,} of {len(columns.segmentations):,}'
@@ -210,14 +232,17 @@ def _masks(columns: Columns, sizes: list, fields: list[dict], notes: list[str]) 
     return list(map(read_mask, columns.segmentations))
 
 
-def _keypoints(columns: Columns, categories: Categories, fields: list[dict]) -> list[KeyPoints]:
+def _keypoints(columns: Columns, counts: list, categories: Categories, fields: list[dict | None]) -> list[KeyPoints]:
     "Keypoints for each annotation, with the names of its category."
-    for i, points in enumerate(columns.points):
+    metadata = [categories.keypoints[id] for id in columns.category_ids]
+    found = list(map(_read_points, columns.points, metadata))
+    for i, (points, count) in enumerate(zip(columns.points, counts)):
         mixed = isinstance(points, list) and len(set(map(type, points))) > 1
         if points is None or mixed:  # an array has one kind of number
-            fields[i]['keypoints'] = points
-    metadata = [categories.keypoints[id] for id in columns.category_ids]
-    return list(map(_read_points, columns.points, metadata))
+            _keep(fields, i, 'keypoints', points)
+        if count is not UNSET and (type(count) is not int or count != found[i].n_visible_keypoints):
+            _keep(fields, i, 'num_keypoints', count)
+    return found
 
 
 def _read_points(points: Any, metadata: type | None) -> KeyPoints:
@@ -225,12 +250,17 @@ def _read_points(points: Any, metadata: type | None) -> KeyPoints:
     return KeyPoints(points, metadata) if points else KeyPoints([], None)
 
 
-def _boxes(columns: Columns, fields: list[dict]) -> list[BBox]:
-    "A box for each annotation."
-    all_corners = list(map(corners, columns.boxes))
-    for i in not_said_again(columns.boxes, all_corners):
-        fields[i]['bbox'] = columns.boxes[i]
-    return [BBox(*four) for four in all_corners]
+def _boxes(columns: Columns, coco: dict[str, list]) -> list[BBox]:
+    "A box for each annotation; widths and heights are kept where the corners would not say them."
+    all_corners = corners(columns.boxes)
+    xmin, ymin, xmax, ymax = all_corners.xmin, all_corners.ymin, all_corners.xmax, all_corners.ymax
+    for name, lows, highs, sides in (
+        ('widths', xmin, xmax, all_corners.widths),
+        ('heights', ymin, ymax, all_corners.heights),
+    ):
+        if not all(said_again(lows, highs, sides)):
+            coco[name] = sides
+    return list(map(BBox, xmin, ymin, xmax, ymax))
 
 # %% ../../nbs/build/coco_read.ipynb #7d2a022e
 def new_record(
@@ -251,43 +281,70 @@ def new_record(
         components.append(KeyPointsRecordComponent())
     return BaseRecord(components)
 
-# %% ../../nbs/build/coco_read.ipynb #40315b37
-def _fill(record: BaseRecord, id: Any, path: Path, size: ImgSize | None, categories: Categories) -> None:
-    "What a record has even without objects."
-    record.set_record_id(id)
-    record.set_filepath(path)
-    if size is not None:
-        record.set_img_size(size)
-    record.detection.set_class_map(categories.class_map)
+# %% ../../nbs/build/coco_read.ipynb #03e24d18
+class _Mould:
+    "Makes records like one that there is; each has components and lists of its own."
+
+    def __init__(self, record: BaseRecord) -> None:
+        self.tasks = [
+            (name, task._parent is not None, task.components_cls, list(map(_state, task.components)))
+            for name, task in record.task_composites.items()
+        ]
+
+    def cast(self) -> tuple[BaseRecord, dict[type, Any]]:
+        "A new record, and its components by class."
+        record = BaseRecord.__new__(BaseRecord)
+        record.task_composites = OrderedDict()
+        parts = {}
+        for name, has_parent, classes, states in self.tasks:
+            task = record.task_composites[name] = Composite.__new__(Composite)
+            task._parent = record if has_parent else None
+            task.components_cls = classes[:]
+            task.components = []
+            for cls, state in states:
+                component = parts[cls] = cls.__new__(cls)
+                vars(component).update(state)
+                component.composite = task
+                task.components.append(component)
+        record.components = set(parts.values())
+        return record, parts
 
 
-def _set_objects(record: BaseRecord, objects: _Objects, start: int, end: int) -> None:
-    "The objects from `start` to `end`, each list in its component."
-    lists = {
-        BBoxesRecordComponent: ('bboxes', objects.bboxes),
-        AreasRecordComponent: ('areas', objects.areas),
-        IsCrowdsRecordComponent: ('iscrowds', objects.iscrowds),
-        KeyPointsRecordComponent: ('keypoints', objects.keypoints),
-    }
-    for component in record.detection.components:
-        if type(component) is InstancesLabelsRecordComponent:
-            component.label_ids = objects.label_ids[start:end]
-            component.labels = objects.labels[start:end]
-        elif type(component) is InstanceMasksRecordComponent:
-            component.masks.extend(objects.masks[start:end])
-        else:
-            name, values = lists[type(component)]
-            setattr(component, name, values[start:end])
+def _state(component: Any) -> tuple[type, dict]:
+    "The class and state of a component that holds nothing yet; without its lists, which are its own."
+    state = {name: value for name, value in vars(component).items() if not isinstance(value, list)}
+    return type(component), state
 
-# %% ../../nbs/build/coco_read.ipynb #1a4126f5
-_ALL_TOLD = ('ids', 'order')  # these say something even where all of it is 0 or None
+# %% ../../nbs/build/coco_read.ipynb #cea3b809
+def _fill(parts: dict[type, Any], objects: _Objects, take: Callable[[list], list]) -> None:
+    "Objects of one image, each list in its component."
+    labels = parts[InstancesLabelsRecordComponent]
+    labels.label_ids = take(objects.label_ids)
+    labels.labels = take(objects.labels)
+    parts[BBoxesRecordComponent].bboxes = take(objects.bboxes)
+    parts[AreasRecordComponent].areas = take(objects.areas)
+    parts[IsCrowdsRecordComponent].iscrowds = take(objects.iscrowds)
+    if objects.masks is not None:
+        masks = parts[InstanceMasksRecordComponent]
+        masks.masks = masks.mask_parts = take(objects.masks)
+    if objects.keypoints is not None:
+        parts[KeyPointsRecordComponent].keypoints = take(objects.keypoints)
+
+# %% ../../nbs/build/coco_read.ipynb #6fac87c0
+_EMPTY = {'fields': dict, 'absent': list}  # what stands for an annotation without any
 
 
-def _said(image: dict, objects: _Objects, start: int, end: int) -> dict:
+def _said(image: dict, objects: _Objects, take: Callable[[list], list]) -> dict:
     "What `record.coco` holds: the file's own entry for the image, and lists in step with the boxes."
-    lists = {name: values[start:end] for name, values in objects.coco.items()}
-    telling = {name: values for name, values in lists.items() if name in _ALL_TOLD or any(values)}
-    return {'image': image, **telling}
+    said = {'image': image}
+    for name, values in objects.coco.items():
+        own = take(values)
+        empty = _EMPTY.get(name)
+        if empty is None:
+            said[name] = own
+        elif any(own):
+            said[name] = [empty() if item is None else item for item in own]
+    return said
 
 # %% ../../nbs/build/coco_read.ipynb #1bd0bfc8
 @contextmanager
@@ -317,7 +374,7 @@ def _leave_out(file: File, columns: Columns, only: str | None) -> tuple[set[str]
     count = {field: sum(field in row for row in file.annotations) for field in sorted(dropped)}
     return dropped, {field: n for field, n in count.items() if n}
 
-# %% ../../nbs/build/coco_read.ipynb #852e93e7
+# %% ../../nbs/build/coco_read.ipynb #0b58f1db
 def _objects_of(
     file: File,
     categories: Categories,
@@ -329,65 +386,61 @@ def _objects_of(
     "The lists that records hold, and those of `record.coco`."
     held = {'segmentation': any(columns.segmentations), 'keypoints': any(columns.points)}
     components = {field for field, is_held in held.items() if is_held}
+    components |= {'num_keypoints'} if held['keypoints'] else set()
     expected = ('iscrowd', *sorted(components))
     fields, absent = _left_over(file.annotations, _ALWAYS | components | dropped, expected)
     label_ids = [categories.class_of[id] for id in columns.category_ids]
     names = categories.class_map.get_classes()
+    coco = {'ids': _ids(columns, absent, notes), 'fields': fields, 'absent': absent}
     return _Objects(
-        ends=[],
-        bboxes=_boxes(columns, fields),
+        bboxes=_boxes(columns, coco),
         label_ids=label_ids,
         labels=[names[id] for id in label_ids],
         areas=_areas(columns),
         iscrowds=_crowds(columns, fields, notes),
         masks=_masks(columns, sizes, fields, notes) if held['segmentation'] else None,
-        keypoints=_keypoints(columns, categories, fields) if held['keypoints'] else None,
-        coco={'ids': _ids(file, absent, notes), 'fields': fields, 'absent': absent},
+        keypoints=_keypoints(columns, column(file.annotations, 'num_keypoints'), categories, fields) if held['keypoints'] else None,
+        coco=coco,
     )
 
 
-def _ids(file: File, absent: list[list[str]], notes: list[str]) -> list:
+def _ids(columns: Columns, absent: list[list[str] | None], notes: list[str]) -> list:
     "The annotations' own ids; None where there is none."
-    ids = [row.get('id') for row in file.annotations]
-    for i in [i for i, row in enumerate(file.annotations) if 'id' not in row]:
-        absent[i] = [*absent[i], 'id']
-    known = [id for id in ids if id is not None]
+    for i, id in enumerate(columns.ids):
+        if id is UNSET:
+            absent[i] = [*(absent[i] or []), 'id']
+    known = list(filter(_is_said, columns.ids))
     if len(set(known)) < len(known):
         notes.append(f'annotations with the id of another: {len(known) - len(set(known)):,}; they are kept')
-    return ids
+    return [None if id is UNSET else id for id in columns.ids]
 
-
-def _sort(objects: _Objects, ids: list, image_ids: list) -> None:
-    "Bring all lists into the order of the images, and note the order of the file if it was another."
-    order, objects.ends = _sorting(ids, image_ids)
-    if order == list(range(len(order))):
-        return
-    for name in ('bboxes', 'label_ids', 'labels', 'areas', 'iscrowds', 'masks', 'keypoints'):
-        values = getattr(objects, name)
-        if values is not None:
-            setattr(objects, name, list(map(values.__getitem__, order)))
-    objects.coco = {name: list(map(v.__getitem__, order)) for name, v in objects.coco.items()}
-    objects.coco['order'] = order
-
-# %% ../../nbs/build/coco_read.ipynb #70db2bc1
+# %% ../../nbs/build/coco_read.ipynb #d6db6eeb
 def _records(file: File, ids: list, located: Located, sizes: list, categories: Categories,
-             objects: _Objects, make: Callable[[], BaseRecord]) -> list[BaseRecord]:
+             objects: _Objects, members: list[list[int]], make: Callable) -> list[BaseRecord]:
     "A record for each image."
+    mould = _Mould(make())
+    is_sorted = list(chain.from_iterable(members)) == list(range(len(objects.bboxes)))
     records = []
-    start = 0
-    for image, id, path, size, end in zip(file.images, ids, located.paths, sizes, objects.ends):
-        record = make()
-        _fill(record, id, path, size, categories)
-        _set_objects(record, objects, start, end)
-        record.coco = _said(image, objects, start, end)
+    for image, id, path, size, own in zip(file.images, ids, located.paths, sizes, members):
+        record, parts = mould.cast()
+        parts[RecordIDRecordComponent].record_id = id
+        parts[FilepathRecordComponent].filepath = path
+        if size is not None:
+            parts[SizeRecordComponent].set_img_size(size)
+        parts[InstancesLabelsRecordComponent].class_map = categories.class_map
+        take = _taker(own)
+        _fill(parts, objects, take)
+        record.coco = _said(image, objects, take)
+        if own and not is_sorted:
+            record.coco['order'] = own
         records.append(record)
-        start = end
     return records
 
-# %% ../../nbs/build/coco_read.ipynb #8d012e29
-def _collection(file: File, path: Path | None, images: Path | None, only: str | None,
-                areas: str) -> tuple[RecordCollection, CocoReport]:
+# %% ../../nbs/build/coco_read.ipynb #bf849cf0
+def _collection(data: bytes, path: Path | None, images: Path | None, only: str | None, areas: str,
+                limits: Limits) -> tuple[RecordCollection, CocoReport]:
     "The records of a file, and what to say about it."
+    file = parts_of(parse_json(data, limits), limits)
     faults = Faults()
     notes: list[str] = []
     checked = check_file(file, areas, faults, notes)
@@ -401,9 +454,9 @@ def _collection(file: File, path: Path | None, images: Path | None, only: str | 
     check_masks(columns.segmentations, own.__getitem__, faults)
     faults.stop()
     objects = _objects_of(file, categories, columns, own, dropped, notes)
-    _sort(objects, ids, columns.image_ids)
+    members = _members(ids, columns.image_ids)
     make = partial(new_record, objects.masks is not None, objects.keypoints is not None)
-    records = _records(file, ids, located, sizes, categories, objects, make)
+    records = _records(file, ids, located, sizes, categories, objects, members, make)
     collection = RecordCollection(make).new(records)
     collection.coco = {'file': file.rest, 'class_ids': categories.class_ids}
     if file.absent:
@@ -420,7 +473,7 @@ def _collection(file: File, path: Path | None, images: Path | None, only: str | 
     )
     return collection, report
 
-# %% ../../nbs/build/coco_read.ipynb #0b1a8eee
+# %% ../../nbs/build/coco_read.ipynb #e9f63aed
 def read_coco(
     annotations: str | os.PathLike | bytes,  # a COCO file, or its bytes; also UTF-16 or gzipped
     images: str | os.PathLike | None = None,  # folder of its images: all are found and measured
@@ -436,10 +489,8 @@ def read_coco(
     is_data = isinstance(annotations, bytes)
     data = annotations if is_data else read_file(annotations, limits)
     path = None if is_data else Path(annotations)
+    folder = None if images is None else Path(images)
     with _collector_paused():
-        file = parts_of(parse_json(data, limits), limits)
-        del data
-        folder = None if images is None else Path(images)
-        collection, told = _collection(file, path, folder, only, areas)
+        collection, told = _collection(data, path, folder, only, areas, limits)
     _tell(told, report)
     return collection

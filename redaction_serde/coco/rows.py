@@ -124,7 +124,7 @@ def _all_near(numbers: list) -> bool:
     "Are all of some numbers places in an image?"
     return -_FAR < min(numbers, default=0) and max(numbers, default=0) < _FAR
 
-# %% ../../nbs/build/coco_rows.ipynb #577eff1a
+# %% ../../nbs/build/coco_rows.ipynb #a56c7c72
 _OPTIONAL = {type(None), UnsetType}
 
 
@@ -138,6 +138,7 @@ class Columns(Struct):
     crowds: list
     segmentations: list
     points: list
+    ids: list  # their own
 
 
 def _check_annotations(rows: list[dict], areas: str, faults: Faults) -> Columns:
@@ -156,21 +157,27 @@ def _check_annotations(rows: list[dict], areas: str, faults: Faults) -> Columns:
         crowds=require('iscrowd', {int, bool} | _OPTIONAL, '0 or 1', ''),
         segmentations=column(rows, 'segmentation'),
         points=require('keypoints', {list} | _OPTIONAL, 'a list', ''),
+        ids=require('id', {int, float, str} | _OPTIONAL, 'a number or text', ''),
     )
-    require('id', {int, float, str} | _OPTIONAL, 'a number or text', '')
-    bad = [i for i, crowd in enumerate(columns.crowds) if type(crowd) is int and crowd not in (0, 1)]
+    crowds = columns.crowds
+    bad = [i for i, crowd in enumerate(crowds) if type(crowd) is int and not 0 <= crowd <= 1]
     faults.add('annotations', len(rows), bad, '`iscrowd` is not 0 or 1', 'mend it in the file')
     _check_boxes(columns.boxes, faults)
     return columns
 
-# %% ../../nbs/build/coco_rows.ipynb #3713d002
+# %% ../../nbs/build/coco_rows.ipynb #404948bd
+def _is_id(value: Any) -> bool:
+    "A whole number or text?"
+    return type(value) in (int, str)
+
+
 def _check_references(field: str, ids: list, known: set, faults: Faults) -> None:
     "Note annotations that refer to an image or a category that is not there."
-    unknown = {id for id in ids if type(id) in (int, str)} - known
+    unknown = set(filter(_is_id, ids)) - known
     if not unknown:
         return
     section = 'images' if field == 'image_id' else 'categories'
-    bad = [i for i, id in enumerate(ids) if type(id) in (int, str) and id in unknown]
+    bad = [i for i, id in enumerate(ids) if _is_id(id) and id in unknown]
     found = ids[bad[0]]
     remedy = f'add it to `{section}`, or leave these annotations out'
     twin = {str(id): id for id in known}.get(str(found))
@@ -179,11 +186,13 @@ def _check_references(field: str, ids: list, known: set, faults: Faults) -> None
     what = f'`{field}` {shown(found)} is not in `{section}`'
     faults.add('annotations', len(ids), bad, what, remedy)
 
-# %% ../../nbs/build/coco_rows.ipynb #2691dde7
+# %% ../../nbs/build/coco_rows.ipynb #ec4ab08f
 def _check_points(columns: Columns, categories: Categories, faults: Faults) -> None:
     "Note keypoints that are no points, or not those of their category."
     wrong: list[int] = []
     other: list[int] = []
+    if not any(columns.points):
+        return
     for i, points in enumerate(columns.points):
         if not isinstance(points, list) or not points:
             continue
@@ -198,7 +207,7 @@ def _check_points(columns: Columns, categories: Categories, faults: Faults) -> N
     what = '`keypoints` has not as many points as its category names'
     faults.add('annotations', len(columns.points), other, what, 'name the points of the category')
 
-# %% ../../nbs/build/coco_rows.ipynb #97a0a09f
+# %% ../../nbs/build/coco_rows.ipynb #8bc2dfe1
 class Checked(Struct):
     "What a file has, when nothing is wrong with it."
 
@@ -231,7 +240,7 @@ def check_file(
 
 def _check_meaning(ids: list, ambiguous: set, faults: Faults) -> None:
     "Note annotations of a category whose id stands for two names."
-    bad = [i for i, id in enumerate(ids) if type(id) in (int, str) and id in ambiguous]
+    bad = [i for i, id in enumerate(ids) if _is_id(id) and id in ambiguous] if ambiguous else []
     if bad:
         what = f'`category_id` {shown(ids[bad[0]])} stands for two names'
         faults.add('annotations', len(ids), bad, what, 'give each category an id of its own')
