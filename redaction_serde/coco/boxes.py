@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['same_number', 'Corners', 'corners', 'said_again', 'side']
 
-# %% ../../nbs/build/coco_boxes.ipynb #1d11f9d8
+# %% ../../nbs/build/coco_boxes.ipynb #a6871b20
 import math
 import operator
-from itertools import chain
 
 from msgspec import Struct
 
@@ -21,7 +20,7 @@ def same_number(
     same_sign = a != 0 or math.copysign(1, a) == math.copysign(1, b)
     return type(a) is type(b) and a == b and same_sign
 
-# %% ../../nbs/build/coco_boxes.ipynb #4515efa6
+# %% ../../nbs/build/coco_boxes.ipynb #8b373eaa
 class Corners(Struct):
     "Boxes by columns: their corners, and their sides as a file has them; in pixels."
 
@@ -34,25 +33,22 @@ class Corners(Struct):
 
 
 def corners(
-    boxes: list[list],  # x, y, width, height each, in pixels
+    numbers: list,  # x, y, width, height in pixels, one box after the other
 ) -> Corners:
     "The corners of boxes as COCO writes them."
-    flat = list(chain.from_iterable(boxes))
-    x, y, widths, heights = flat[0::4], flat[1::4], flat[2::4], flat[3::4]
+    x, y, widths, heights = numbers[0::4], numbers[1::4], numbers[2::4], numbers[3::4]
     xmax = list(map(operator.add, x, widths))
     ymax = list(map(operator.add, y, heights))
     return Corners(x, y, xmax, ymax, widths, heights)
 
-# %% ../../nbs/build/coco_boxes.ipynb #87276246
+# %% ../../nbs/build/coco_boxes.ipynb #5665be6f
 def said_again(
     lows: list,  # xmin or ymin of each box
     highs: list,  # xmax or ymax
     sides: list,  # width or height, as the file has it
-) -> list[bool]:  # False where `high - low` is not bit for bit the side
-    "Do the corners say the sides again?"
-    found = list(map(operator.sub, highs, lows))
-    alike = len(set(map(type, chain(lows, sides)))) == 1 and 0 not in sides
-    return list(map(operator.eq if alike else same_number, found, sides))
+) -> bool:  # False if for one of them `high - low` is not bit for bit the side
+    "Do the corners of all boxes say their sides again?"
+    return all(map(same_number, map(operator.sub, highs, lows), sides))
 
 # %% ../../nbs/build/coco_boxes.ipynb #7c267da8
 def side(

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['column', 'shown', 'Faults']
 
-# %% ../../nbs/build/coco_checks.ipynb #5cf46062
+# %% ../../nbs/build/coco_checks.ipynb #e62b146f
+from collections.abc import Collection
 from operator import itemgetter
-from typing import Any, Collection
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 

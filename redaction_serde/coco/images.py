@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from .checks import Faults, shown
 
-# %% ../../nbs/build/coco_images.ipynb #0bb3c2a2
+# %% ../../nbs/build/coco_images.ipynb #3584ba3c
 _SPECIAL = re.compile(r'[/\\:\0]')  # without these a name is plain
 
 
@@ -36,7 +36,7 @@ def inside(
     path = PurePosixPath(name)
     if path.is_absolute() or '..' in path.parts or '\0' in name or PureWindowsPath(name).drive:
         return None
-    return name
+    return path.as_posix()
 
 # %% ../../nbs/build/coco_images.ipynb #285104ee
 def likely_folders(
@@ -63,7 +63,7 @@ def folder_of(
             return folder
     return None
 
-# %% ../../nbs/build/coco_images.ipynb #aba7709d
+# %% ../../nbs/build/coco_images.ipynb #d27ab583
 WALKED = 100_000  # files that are looked at to explain a missing one
 
 
@@ -101,7 +101,7 @@ def why_missing(
         if name.endswith('/' + file):
             return f'{shown(file)} is there: shorten the names in the file by {shown(name[: -len(file)])}'
         if file.endswith('/' + name):
-            return f'it is there as {shown(file)}: pass images={shown(str(folder / file[: -len(name)]))}'
+            return f'it is there as {shown(file)}: pass images={shown(str(folder / file[: -len(name)]), 100)}'
     same = [file for file in files if PurePosixPath(file).name == PurePosixPath(name).name]
     if same:
         return f'there is {shown(same[0])}, in another folder'
@@ -166,7 +166,7 @@ def _first_size(paths: Iterable[Path]) -> tuple[Path | None, ImageSize | None]:
             return path, None
     return None, None
 
-# %% ../../nbs/build/coco_images.ipynb #7cdefc79
+# %% ../../nbs/build/coco_images.ipynb #29c21ca9
 def open_all(
     names: list[str],  # of all images
     folder: Path,  # where they are
@@ -183,7 +183,7 @@ def open_all(
     missing = [i for i, (path, _) in enumerate(found) if path is None]
     if missing:
         name = names[missing[0]]
-        what = f'the image is not found ({shown(name)} in {shown(str(folder))})'
+        what = f'the image is not found ({shown(name)} in {shown(str(folder), 100)})'
         faults.add('images', len(names), missing, what, why_missing(name, folder))
     broken = [names[i] for i, (path, size) in enumerate(found) if path and size is None]
     if broken:

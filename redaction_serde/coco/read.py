@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CocoWarning', 'CocoReport', 'new_record', 'read_coco']
 
-# %% ../../nbs/build/coco_read.ipynb #4c94e5e2
+# %% ../../nbs/build/coco_read.ipynb #3fc278ff
 import gc
 import os
 import warnings
@@ -20,7 +20,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
-from .boxes import corners, said_again
+from .boxes import Corners, said_again
 from .categories import Categories
 from .checks import Faults, column, shown
 from .images import ImageSize, Located, look_for, open_all
@@ -87,29 +87,28 @@ def _note_sizes(places: list[str], what: str, notes: list[str]) -> None:
         more = ' …' if len(places) > 3 else ''
         notes.append(f'{what}: {len(places):,} ({"; ".join(places[:3])}{more}); the file\'s are kept')
 
-# %% ../../nbs/build/coco_read.ipynb #ea1b81bb
+# %% ../../nbs/build/coco_read.ipynb #bfc57c5b
 _ALWAYS = {'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'}
 
 
-def _left_over(
-    rows: list[dict],  # annotations
-    taken: set[str],  # fields that components or `ids` hold, or that are left out
-    expected: tuple[str, ...],  # of those, the ones that a file may lack
-) -> tuple[list[dict | None], list[list[str] | None]]:
-    "For each annotation its other fields, and the names of the expected ones that it lacks, if any."
-    plans: dict[tuple, tuple[list[str], list[str] | None]] = {}
-    for shape in set(map(tuple, rows)):
-        more = [name for name in shape if name not in taken]
-        plans[shape] = more, [name for name in expected if name not in shape] or None
-    if not any(map(any, plans.values())):
-        return [None] * len(rows), [None] * len(rows)
-    fields: list[dict | None] = []
-    absent: list[list[str] | None] = []
-    for row in rows:
-        more, without = plans[tuple(row)]
-        fields.append({name: row[name] for name in more} if more else None)
-        absent.append(without)
-    return fields, absent
+def _other_fields(rows: list[dict], taken: set[str]) -> list[dict | None]:
+    "For each annotation the fields that nothing else holds, if any."
+    more = {shape: [name for name in shape if name not in taken] for shape in set(map(tuple, rows))}
+    if not any(more.values()):
+        return [None] * len(rows)
+    return [{name: row[name] for name in more[tuple(row)]} or None for row in rows]
+
+
+def _absences(rows: list[dict], expected: tuple[str, ...]) -> list[list[str] | None]:
+    "For each annotation the names of the expected fields that it lacks, if any."
+    absent: list[list[str] | None] = [None] * len(rows)
+    for name in expected:
+        values = column(rows, name)
+        if UNSET in values:
+            for i, value in enumerate(values):
+                if value is UNSET:
+                    absent[i] = [*(absent[i] or []), name]
+    return absent
 
 
 def _keep(fields: list[dict | None], i: int, name: str, value: Any) -> None:
@@ -192,7 +191,7 @@ def _taker(members: list[int]) -> Callable[[list], list]:
     take = itemgetter(*members)
     return lambda values: list(take(values))
 
-# %% ../../nbs/build/coco_read.ipynb #e8b510fb
+# %% ../../nbs/build/coco_read.ipynb #aa10e8ba
 def _is_said(value: Any) -> bool:
     "Does the file have this field, with something in it?"
     return value is not None and value is not UNSET
@@ -202,8 +201,8 @@ def _areas(columns: Columns) -> list:
     "The areas of the file; those that it lacks from the mask, or the box where there is none."
     def computed(i: int) -> int | float:
         segmentation = columns.segmentations[i]
-        _, _, width, height = columns.boxes[i]
-        return area_of(segmentation) if segmentation else width * height
+        box_area = columns.corners.widths[i] * columns.corners.heights[i]
+        return area_of(segmentation) if segmentation else box_area
 
     return [computed(i) if not _is_said(area) else area for i, area in enumerate(columns.areas)]
 
@@ -219,7 +218,7 @@ def _crowds(columns: Columns, fields: list[dict | None], notes: list[str]) -> li
             _keep(fields, i, 'iscrowd', None)
     return [0 if not _is_said(crowd) else crowd for crowd in columns.crowds]
 
-# %% ../../nbs/build/coco_read.ipynb #0b18f614
+# %% ../../nbs/build/coco_read.ipynb #c10ad1d7
 def _masks(columns: Columns, sizes: list, fields: list[dict | None], notes: list[str]) -> list:
     "A mask for each annotation; an empty polygon for those without."
     for i, said in enumerate(columns.segmentations):
@@ -250,17 +249,13 @@ def _read_points(points: Any, metadata: type | None) -> KeyPoints:
     return KeyPoints(points, metadata) if points else KeyPoints([], None)
 
 
-def _boxes(columns: Columns, coco: dict[str, list]) -> list[BBox]:
+def _boxes(corners: Corners, coco: dict[str, list]) -> list[BBox]:
     "A box for each annotation; widths and heights are kept where the corners would not say them."
-    all_corners = corners(columns.boxes)
-    xmin, ymin, xmax, ymax = all_corners.xmin, all_corners.ymin, all_corners.xmax, all_corners.ymax
-    for name, lows, highs, sides in (
-        ('widths', xmin, xmax, all_corners.widths),
-        ('heights', ymin, ymax, all_corners.heights),
-    ):
-        if not all(said_again(lows, highs, sides)):
-            coco[name] = sides
-    return list(map(BBox, xmin, ymin, xmax, ymax))
+    if not said_again(corners.xmin, corners.xmax, corners.widths):
+        coco['widths'] = corners.widths
+    if not said_again(corners.ymin, corners.ymax, corners.heights):
+        coco['heights'] = corners.heights
+    return list(map(BBox, corners.xmin, corners.ymin, corners.xmax, corners.ymax))
 
 # %% ../../nbs/build/coco_read.ipynb #7d2a022e
 def new_record(
@@ -358,7 +353,7 @@ def _collector_paused() -> Iterator[None]:
         if was_on:
             gc.enable()
 
-# %% ../../nbs/build/coco_read.ipynb #1b69f164
+# %% ../../nbs/build/coco_read.ipynb #5b60ca13
 _KINDS = {'masks': ('segmentation',), 'keypoints': ('keypoints', 'num_keypoints')}
 
 
@@ -371,10 +366,15 @@ def _leave_out(file: File, columns: Columns, only: str | None) -> tuple[set[str]
             continue
         dropped.update(fields)
         held[kind][:] = [UNSET] * len(file.annotations)
-    count = {field: sum(field in row for row in file.annotations) for field in sorted(dropped)}
+    count = {field: _count(column(file.annotations, field)) for field in sorted(dropped)}
     return dropped, {field: n for field, n in count.items() if n}
 
-# %% ../../nbs/build/coco_read.ipynb #0b58f1db
+
+def _count(values: list) -> int:
+    "How many annotations have a field?"
+    return len(values) - values.count(UNSET)
+
+# %% ../../nbs/build/coco_read.ipynb #48959015
 def _objects_of(
     file: File,
     categories: Categories,
@@ -387,13 +387,13 @@ def _objects_of(
     held = {'segmentation': any(columns.segmentations), 'keypoints': any(columns.points)}
     components = {field for field, is_held in held.items() if is_held}
     components |= {'num_keypoints'} if held['keypoints'] else set()
-    expected = ('iscrowd', *sorted(components))
-    fields, absent = _left_over(file.annotations, _ALWAYS | components | dropped, expected)
+    fields = _other_fields(file.annotations, _ALWAYS | components | dropped)
+    absent = _absences(file.annotations, ('id', 'iscrowd', *sorted(components)))
     label_ids = [categories.class_of[id] for id in columns.category_ids]
     names = categories.class_map.get_classes()
-    coco = {'ids': _ids(columns, absent, notes), 'fields': fields, 'absent': absent}
+    coco = {'ids': _ids(columns, notes), 'fields': fields, 'absent': absent}
     return _Objects(
-        bboxes=_boxes(columns, coco),
+        bboxes=_boxes(columns.corners, coco),
         label_ids=label_ids,
         labels=[names[id] for id in label_ids],
         areas=_areas(columns),
@@ -404,11 +404,8 @@ def _objects_of(
     )
 
 
-def _ids(columns: Columns, absent: list[list[str] | None], notes: list[str]) -> list:
+def _ids(columns: Columns, notes: list[str]) -> list:
     "The annotations' own ids; None where there is none."
-    for i, id in enumerate(columns.ids):
-        if id is UNSET:
-            absent[i] = [*(absent[i] or []), 'id']
     known = list(filter(_is_said, columns.ids))
     if len(set(known)) < len(known):
         notes.append(f'annotations with the id of another: {len(known) - len(set(known)):,}; they are kept')

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['File', 'parts_of', 'Columns', 'Checked', 'check_file']
 
-# %% ../../nbs/build/coco_rows.ipynb #2f16913e
+# %% ../../nbs/build/coco_rows.ipynb #d94cd84d
 from itertools import chain
 from typing import Any
 
 from msgspec import Struct, UnsetType
 
+from .boxes import Corners, corners
 from .categories import Categories, read_categories, shown_ids
 from .checks import Faults, column, shown
 from ..schema import DecodeError, LimitError, Limits
@@ -97,7 +98,7 @@ def _check_twins(ids: list, names: list, faults: Faults) -> None:
         remedy = 'an annotation could belong to either; give each an id of its own (or read files apart)'
         faults.add('images', len(ids), again, what, remedy)
 
-# %% ../../nbs/build/coco_rows.ipynb #3c263796
+# %% ../../nbs/build/coco_rows.ipynb #27f7a2f2
 _FAR = 2.0**53  # pixels; beyond this a float cannot tell one pixel from the next
 
 
@@ -108,23 +109,24 @@ def _is_box(box: Any) -> bool:
     return {int, float}.issuperset(map(type, box)) and -_FAR < min(box) and max(box) < _FAR
 
 
-def _check_boxes(boxes: list, faults: Faults) -> None:
-    "Note the boxes that are not four numbers."
+def _check_boxes(boxes: list, faults: Faults) -> Corners:
+    "The corners of all boxes. Boxes that are not four numbers are noted, and there are none then."
     if set(map(type, boxes)) <= {list} and set(map(len, boxes)) <= {4}:
-        flat = list(chain.from_iterable(boxes))
-        if {int, float}.issuperset(map(type, flat)) and _all_near(flat):
-            return
+        numbers = list(chain.from_iterable(boxes))
+        if {int, float}.issuperset(map(type, numbers)) and _all_near(numbers):
+            return corners(numbers)
     bad = [i for i, box in enumerate(boxes) if isinstance(box, list) and not _is_box(box)]
     if bad:
         what = f'`bbox` is not four numbers x, y, width, height (found {str(boxes[bad[0]])[:60]})'
         faults.add('annotations', len(boxes), bad, what, 'mend it in the file')
+    return corners([])
 
 
 def _all_near(numbers: list) -> bool:
     "Are all of some numbers places in an image?"
     return -_FAR < min(numbers, default=0) and max(numbers, default=0) < _FAR
 
-# %% ../../nbs/build/coco_rows.ipynb #a56c7c72
+# %% ../../nbs/build/coco_rows.ipynb #28e6004a
 _OPTIONAL = {type(None), UnsetType}
 
 
@@ -133,7 +135,7 @@ class Columns(Struct):
 
     image_ids: list
     category_ids: list
-    boxes: list[list]
+    corners: Corners
     areas: list
     crowds: list
     segmentations: list
@@ -152,7 +154,7 @@ def _check_annotations(rows: list[dict], areas: str, faults: Faults) -> Columns:
     columns = Columns(
         image_ids=require('image_id', ids, 'a whole number or text', 'say which image it is in'),
         category_ids=require('category_id', ids, 'a whole number or text', 'say which category it is'),
-        boxes=require('bbox', {list}, 'a list', 'each needs x, y, width and height'),
+        corners=_check_boxes(require('bbox', {list}, 'a list', 'each needs x, y, width and height'), faults),
         areas=require('area', allowed, 'a number', "pass areas='compute' to take it from mask or box"),
         crowds=require('iscrowd', {int, bool} | _OPTIONAL, '0 or 1', ''),
         segmentations=column(rows, 'segmentation'),
@@ -162,7 +164,6 @@ def _check_annotations(rows: list[dict], areas: str, faults: Faults) -> Columns:
     crowds = columns.crowds
     bad = [i for i, crowd in enumerate(crowds) if type(crowd) is int and not 0 <= crowd <= 1]
     faults.add('annotations', len(rows), bad, '`iscrowd` is not 0 or 1', 'mend it in the file')
-    _check_boxes(columns.boxes, faults)
     return columns
 
 # %% ../../nbs/build/coco_rows.ipynb #404948bd

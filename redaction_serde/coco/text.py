@@ -87,7 +87,7 @@ def _remedy(text: bytes, at: int, said: str) -> str:
                 return remedy
     return 'open it there in an editor that knows JSON'
 
-# %% ../../nbs/build/coco_text.ipynb #ec7fd480
+# %% ../../nbs/build/coco_text.ipynb #628f574b
 def _wrong_encoding(text: bytes) -> DecodeError:
     "The error for bytes that are not UTF-8."
     try:
@@ -97,7 +97,7 @@ def _wrong_encoding(text: bytes) -> DecodeError:
         found = f'the byte 0x{text[e.start]:02x} is not UTF-8'
         how = 'save the file as UTF-8 (if Windows wrote it: iconv -f WINDOWS-1252 -t UTF-8)'
         return DecodeError(f'{found}; {how}', place)
-    return DecodeError('not UTF-8; save the file as UTF-8')
+    return DecodeError('not JSON: a character stands here that JSON has only inside of text')
 
 
 def _ends_early(text: bytes) -> DecodeError:
@@ -121,7 +121,7 @@ def _too_large(text: bytes) -> DecodeError:
             return DecodeError('the number does not fit in a 64-bit float', place)
     return DecodeError('a number does not fit in a 64-bit float')
 
-# %% ../../nbs/build/coco_text.ipynb #8a488fe1
+# %% ../../nbs/build/coco_text.ipynb #bae55096
 def _syntax_error(text: bytes, error: Exception) -> DecodeError:
     "What msgspec found, with line and remedy."
     said = str(error)
@@ -137,6 +137,8 @@ def _syntax_error(text: bytes, error: Exception) -> DecodeError:
     if text.startswith(b'version https://git-lfs'):
         return DecodeError('this is a pointer of Git LFS, not the file itself; run `git lfs pull`')
     at = int(position[1])
+    if at < len(text) and text[at] > 0x7F:
+        return _wrong_encoding(text)
     what = said.removeprefix('JSON is malformed: ').partition(' (byte')[0]
     place = _line_and_column(text, at)
     return DecodeError(f'not JSON: {what}; {_remedy(text, at, said)}', place)
