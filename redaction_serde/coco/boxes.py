@@ -50,13 +50,13 @@ def said_again(
     "Do the corners of all boxes say their sides again?"
     return all(map(same_number, map(operator.sub, highs, lows), sides))
 
-# %% ../../nbs/build/coco_boxes.ipynb #7c267da8
+# %% ../../nbs/build/coco_boxes.ipynb #2811f530
 def side(
     low: int | float,  # xmin or ymin
     high: int | float,  # xmax or ymax
     said: int | float | None = None,  # the width or height that the file had, if it is kept
 ) -> int | float:  # width or height
-    "The side of a box as COCO writes it: what the file said, as long as it leads to the same corner."
+    "A side as COCO writes it: what the file said, as long as it leads to the same corner."
     if said is not None and same_number(low + said, high):
         return said
     return high - low

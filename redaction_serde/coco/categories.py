@@ -22,7 +22,7 @@ prepare_icevision();
 from icevision.core import BACKGROUND, ClassMap, KeypointConnection, KeypointsMetadata
 from icevision.parsers import COCOKeypointsMetadata
 
-# %% ../../nbs/build/coco_categories.ipynb #04cc99bd
+# %% ../../nbs/build/coco_categories.ipynb #37a46dec
 FEW = 1000  # ids up to here may leave holes
 
 
@@ -39,7 +39,7 @@ def class_ids(
     ids: list,  # category ids in the order of the file, each once: whole numbers or text
     names: list,  # of the same categories
 ) -> list[int]:  # a class id for each; 0 is the background's
-    "The class that each category becomes: its own id if that makes a sensible list, else its place."
+    "The class of each category: its own id if that makes a sensible list, else its place."
     return list(ids) if _keep_their_ids(ids, names) else list(range(1, len(ids) + 1))
 
 # %% ../../nbs/build/coco_categories.ipynb #b4e485fb
@@ -54,7 +54,7 @@ def class_map(
         classes[class_id] = name
     return ClassMap(classes)
 
-# %% ../../nbs/build/coco_categories.ipynb #5ffa019f
+# %% ../../nbs/build/coco_categories.ipynb #1b746998
 class _Named(type):
     "The class of classes that `keypoints_metadata` makes; pickle asks it how they are made."
 
@@ -66,7 +66,7 @@ def keypoints_metadata(
     labels: Iterable[str],  # names of the points, in their order
     lines: Iterable[tuple[int, int]],  # positions of two points each, from 0
 ) -> type[KeypointsMetadata]:  # the same class for the same content
-    "What icevision needs to know of some keypoints. Its own class for people, where that says the same."
+    "What icevision needs to know of keypoints. Its own class for people, if that says the same."
     labels = tuple(labels)
     lines = tuple(tuple(line) for line in lines)
     if labels == COCOKeypointsMetadata.labels and set(lines) == _lines_of_people:
@@ -95,7 +95,7 @@ def _remake(metadata: type[KeypointsMetadata]) -> tuple:
 
 copyreg.pickle(_Named, _remake)
 
-# %% ../../nbs/build/coco_categories.ipynb #46beb163
+# %% ../../nbs/build/coco_categories.ipynb #52d47b75
 def _named_points(category: dict, notes: list[str]) -> type[KeypointsMetadata] | None:
     "The keypoint class of one category; None if it names no points."
     labels = category.get('keypoints')
@@ -103,8 +103,8 @@ def _named_points(category: dict, notes: list[str]) -> type[KeypointsMetadata] |
         return None
     skeleton = category.get('skeleton') or []
     if not _is_skeleton(skeleton, len(labels)):
-        name = shown(category.get('name'))
-        notes.append(f'the skeleton of {name} is not pairs of points from 1 to {len(labels)}: no lines are drawn')
+        what = f'the skeleton of {shown(category.get("name"))} is not pairs of points'
+        notes.append(f'{what} from 1 to {len(labels)}: no lines are drawn')
         skeleton = []
     return keypoints_metadata(labels, [(start - 1, end - 1) for start, end in skeleton])
 
@@ -116,7 +116,7 @@ def _is_skeleton(skeleton: object, points: int) -> bool:
     pairs = all(len(pair) == 2 and {int}.issuperset(map(type, pair)) for pair in skeleton)
     return pairs and all(1 <= point <= points for pair in skeleton for point in pair)
 
-# %% ../../nbs/build/coco_categories.ipynb #f08c2aa3
+# %% ../../nbs/build/coco_categories.ipynb #a94abe78
 class Categories(Struct):
     "What the categories of a file mean to icevision."
 
@@ -153,11 +153,12 @@ def _numbered(entries: list[dict], pairs: list[tuple], notes: list[str]) -> Cate
     ambiguous = {id for id, name in distinct if class_of[id] != number[id, name]}
     keypoints = {entry['id']: _named_points(entry, notes) for entry in entries}
     if len(distinct) < len(pairs):
-        notes.append(f'categories that stand in the file more than once: {len(pairs) - len(distinct):,}')
+        count = len(pairs) - len(distinct)
+        notes.append(f'categories that stand in the file more than once: {count:,}')
     if ambiguous:
         notes.append(f'category ids that stand for two names: {shown_ids(ambiguous)}')
     if len(set(all_names)) < len(all_names):
-        notes.append('two categories have one name; icevision finds the last by name, labels keep both')
+        notes.append('two categories have one name; by name, icevision finds the last')
     return Categories(
         entries=entries,
         class_ids=[number[pair] for pair in pairs],

@@ -63,7 +63,7 @@ def folder_of(
             return folder
     return None
 
-# %% ../../nbs/build/coco_images.ipynb #d27ab583
+# %% ../../nbs/build/coco_images.ipynb #a6750460
 WALKED = 100_000  # files that are looked at to explain a missing one
 
 
@@ -93,15 +93,17 @@ def why_missing(
     files = [file for file, _ in zip(_files_below(folder), range(WALKED))]
     for file in files:
         if unicodedata.normalize('NFC', file) == unicodedata.normalize('NFC', name):
-            return f'it is there, with its accents in the other Unicode form; use {ascii(file)} in the file'
+            return f'it is there in the other Unicode form; write {ascii(file)} in the file'
     for file in files:
         if _folded(file) == _folded(name):
             return f'there is {shown(file)}, in other capitals'
     for file in files:
         if name.endswith('/' + file):
-            return f'{shown(file)} is there: shorten the names in the file by {shown(name[: -len(file)])}'
+            extra = shown(name[: -len(file)])
+            return f'{shown(file)} is there: shorten the names in the file by {extra}'
         if file.endswith('/' + name):
-            return f'it is there as {shown(file)}: pass images={shown(str(folder / file[: -len(name)]), 100)}'
+            right = shown(str(folder / file[: -len(name)]), 100)
+            return f'it is there as {shown(file)}: pass images={right}'
     same = [file for file in files if PurePosixPath(file).name == PurePosixPath(name).name]
     if same:
         return f'there is {shown(same[0])}, in another folder'
@@ -166,7 +168,7 @@ def _first_size(paths: Iterable[Path]) -> tuple[Path | None, ImageSize | None]:
             return path, None
     return None, None
 
-# %% ../../nbs/build/coco_images.ipynb #29c21ca9
+# %% ../../nbs/build/coco_images.ipynb #11c634c8
 def open_all(
     names: list[str],  # of all images
     folder: Path,  # where they are
@@ -177,7 +179,7 @@ def open_all(
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, 'not a folder of images', str(folder))
     whole = Path(os.path.abspath(folder))
-    with warnings.catch_warnings():  # of pictures that are too large to open: here only headers are read
+    with warnings.catch_warnings():  # of pictures too large to open: only headers are read
         warnings.simplefilter('ignore')
         found = [_first_size(_candidates(name, folder, whole)) for name in names]
     missing = [i for i, (path, _) in enumerate(found) if path is None]

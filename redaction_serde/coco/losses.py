@@ -10,23 +10,23 @@ from msgspec import Struct
 
 from ..schema import EncodeError, Problem
 
-# %% ../../nbs/build/coco_losses.ipynb #390780a6
+# %% ../../nbs/build/coco_losses.ipynb #e01075a1
 KINDS = {  # code -> (what is lost, does it stop the writing)
-    'annotations': ('ids and fields of a file, which are no longer in step with the objects', True),
+    'annotations': ('ids and fields of a file, no longer in step with the objects', True),
     'area': ('areas that are not numbers; the area of the box is written', True),
     'attribute': ('attributes that were set on a record or a task', True),
     'box_corner': ('box corners that no width or height leads to', True),
     'class_map': ('a class map whose ids, background or lock a reader would not make', False),
     'class_name': ('classes without a name; their number is written', True),
     'component': ('components that COCO has no field for', True),
-    'file': ('what a file says as a whole, which a part of its collection no longer has; pass about=', True),
+    'file': ('what a file says as a whole, lost in a part of its collection; pass about=', True),
     'gray': ('images that are to be read as grey', True),
-    'image_id': ('record ids that are no numbers or text, or stand twice; others are written', True),
+    'image_id': ('record ids that are no number or text, or stand twice; replaced', True),
     'keypoint_names': ('names of keypoints beside other names for the same category', True),
     'labels': ('labels that are not those of their class ids', True),
     'mask_form': ('masks written as run lengths: the same pixels in another form', False),
-    'not_a_number': ('objects with a box or a score that is not a number; they are left out', True),
-    'number_kind': ('whole numbers and floats of the same value, one for the other', False),
+    'not_a_number': ('objects whose box or score is not a number; they are left out', True),
+    'number_kind': ('whole numbers and floats of one value, one for the other', False),
     'original_size': ('sizes before a transform', True),
     'pixels': ('pixels in memory', True),
     'task': ('tasks other than detection', True),
@@ -49,7 +49,8 @@ class Loss(Struct):
 
     def __str__(self) -> str:
         size = '' if self.size is None else f', by up to {self.size:.2g} px'
-        return f'{self.code}: {self.count:,} × {KINDS[self.code][0]}{size}, first at {self.places[0]}'
+        what = f'{self.count:,} × {KINDS[self.code][0]}{size}'
+        return f'{self.code}: {what}, first at {self.places[0]}'
 
 # %% ../../nbs/build/coco_losses.ipynb #d910dad7
 class LossReport:

@@ -42,7 +42,7 @@ def read_mask(
         return Polygon(segmentation)
     return Polygon([segmentation])
 
-# %% ../../nbs/build/coco_masks.ipynb #246c90c8
+# %% ../../nbs/build/coco_masks.ipynb #d990bd2e
 def write_mask(
     mask: Mask,  # `Polygon`, `RLE` or `EncodedRLEs` of one object
     size: list | None,  # height, width of the image, if they are known
@@ -64,12 +64,13 @@ def said_by_mask(
 ) -> bool:  # False if the reader has to keep `segmentation` beside the mask
     "Does the mask alone say what the file says?"
     if not isinstance(segmentation, dict):
-        return segmentation == [] or isinstance(segmentation, list) and isinstance(segmentation[0], list)
+        is_list = isinstance(segmentation, list)
+        return is_list and (not segmentation or isinstance(segmentation[0], list))
     if segmentation.keys() != {'size', 'counts'}:
         return False
     return isinstance(segmentation['counts'], str) or segmentation['size'] == size
 
-# %% ../../nbs/build/coco_masks.ipynb #45946dd5
+# %% ../../nbs/build/coco_masks.ipynb #5da5906b
 _PACKED = re.compile(r'[0-o]+')  # the characters of compressed run lengths
 
 
@@ -104,9 +105,14 @@ def _fault_of_runs(segmentation: dict, size: list | None) -> str:
         return 'has no height and width as `size`'
     if size and own != size:
         return 'is of another size than its image'
-    if isinstance(counts, list) and (min(counts, default=-1) < 0 or sum(counts) != own[0] * own[1]):
+    if isinstance(counts, list) and not _fills(counts, own):
         return 'has run lengths that do not fill the image'
     return ''
+
+def _fills(counts: list, size: list) -> bool:
+    "Do run lengths cover an image, each pixel once?"
+    return min(counts, default=-1) >= 0 and sum(counts) == size[0] * size[1]
+
 
 def _is_size(size: Any) -> bool:
     "Is this the height and width of an image, in whole pixels?"
@@ -114,10 +120,10 @@ def _is_size(size: Any) -> bool:
         return False
     return 0 <= min(size) and max(size) < 1 << 31
 
-# %% ../../nbs/build/coco_masks.ipynb #164f4609
+# %% ../../nbs/build/coco_masks.ipynb #078af875
 def check_masks(
     segmentations: list,  # a segmentation for each annotation, None or `UNSET` where there is none
-    size_of: Callable[[int], list | None],  # position of an annotation -> height, width of its image
+    size_of: Callable[[int], list | None],  # position of an annotation -> its image's height, width
     faults: Faults,  # gathers what is wrong
 ) -> None:
     "Note every kind of thing that is no mask, once."
@@ -135,11 +141,11 @@ def check_masks(
         remedy = "mend it, or leave masks out with only='boxes'"
         faults.add('annotations', len(segmentations), bad, what, remedy)
 
-# %% ../../nbs/build/coco_masks.ipynb #2208a24f
+# %% ../../nbs/build/coco_masks.ipynb #3e56ba72
 def area_of(
     segmentation: Any,  # what an annotation has; checked by `check_masks`
 ) -> int | float:  # square pixels
-    "The area that a segmentation covers. The parts of an object are added, also where they overlap."
+    "The area of a segmentation. Parts of an object are added, also where they overlap."
     if isinstance(segmentation, dict):
         counts = segmentation['counts']
         return sum(counts[1::2]) if isinstance(counts, list) else _packed_area(segmentation)
@@ -150,7 +156,8 @@ def area_of(
 def _packed_area(segmentation: dict) -> int:
     "The pixels of compressed run lengths."
     from pycocotools import mask
-    return int(mask.area({'size': segmentation['size'], 'counts': segmentation['counts'].encode()}))
+    counts = segmentation['counts'].encode()
+    return int(mask.area({'size': segmentation['size'], 'counts': counts}))
 
 
 def _polygon_area(points: list) -> float:

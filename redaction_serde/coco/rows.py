@@ -16,7 +16,7 @@ from .categories import Categories, read_categories, shown_ids
 from .checks import Faults, column, shown
 from ..schema import DecodeError, LimitError, Limits
 
-# %% ../../nbs/build/coco_rows.ipynb #4a87a9c3
+# %% ../../nbs/build/coco_rows.ipynb #9c7492ef
 class File(Struct):
     "A COCO file, in its parts."
 
@@ -42,13 +42,14 @@ def parts_of(
         lists[name] = rows
     if len(lists['images']) > limits.records:
         count = f'{len(lists["images"]):,} images'
-        raise LimitError(f'{count} are over the limit of {limits.records:,}; raise Limits(records=…)')
+        limit = f'{limits.records:,}; raise Limits(records=…)'
+        raise LimitError(f'{count} are over the limit of {limit}')
     rest = {key: value for key, value in data.items() if key not in ('images', 'annotations')}
     return File(**lists, rest=rest, absent=[name for name in lists if name not in data])
 
-# %% ../../nbs/build/coco_rows.ipynb #902473d4
+# %% ../../nbs/build/coco_rows.ipynb #f614c0ac
 _OTHERS = {  # a key, and what has it
-    'score': 'this is a list of results; read the file that it was made for, and give it to pycocotools.loadRes',
+    'score': 'this is a list of results, for pycocotools.loadRes; read the file that it is for',
     'shapes': 'this is a file of labelme, one image each; convert it with labelme2coco',
     '_via_img_metadata': 'this is a project of the VGG annotator; export it as COCO',
     'redaction-serde': 'this is a document of redaction_serde; read it with redaction_serde.load',
@@ -67,7 +68,7 @@ def _another_format(data: Any) -> str:
         return f'expected images, annotations and categories, found {shown_ids(keys)}'
     return f'expected an object with images, annotations and categories, found {shown(data)}'
 
-# %% ../../nbs/build/coco_rows.ipynb #27a9a43b
+# %% ../../nbs/build/coco_rows.ipynb #2450d1d3
 def _check_images(images: list[dict], faults: Faults) -> tuple[list, list]:
     "Ids and names of the images."
     what = 'each image needs a number or a text of its own'
@@ -95,7 +96,7 @@ def _check_twins(ids: list, names: list, faults: Faults) -> None:
         i = again[0]
         j = first[ids[i]]
         what = f'`id` {shown(ids[i])} is that of {shown(names[j])} and of {shown(names[i])}'
-        remedy = 'an annotation could belong to either; give each an id of its own (or read files apart)'
+        remedy = 'an annotation could belong to either; give each an id of its own'
         faults.add('images', len(ids), again, what, remedy)
 
 # %% ../../nbs/build/coco_rows.ipynb #27f7a2f2
@@ -126,7 +127,7 @@ def _all_near(numbers: list) -> bool:
     "Are all of some numbers places in an image?"
     return -_FAR < min(numbers, default=0) and max(numbers, default=0) < _FAR
 
-# %% ../../nbs/build/coco_rows.ipynb #28e6004a
+# %% ../../nbs/build/coco_rows.ipynb #91303fde
 _OPTIONAL = {type(None), UnsetType}
 
 
@@ -152,10 +153,10 @@ def _check_annotations(rows: list[dict], areas: str, faults: Faults) -> Columns:
     allowed = number | _OPTIONAL if areas == 'compute' else number
     ids = {int, str}
     columns = Columns(
-        image_ids=require('image_id', ids, 'a whole number or text', 'say which image it is in'),
-        category_ids=require('category_id', ids, 'a whole number or text', 'say which category it is'),
-        corners=_check_boxes(require('bbox', {list}, 'a list', 'each needs x, y, width and height'), faults),
-        areas=require('area', allowed, 'a number', "pass areas='compute' to take it from mask or box"),
+        image_ids=require('image_id', ids, 'a whole number or text', 'say which image'),
+        category_ids=require('category_id', ids, 'a whole number or text', 'say which category'),
+        corners=_check_boxes(require('bbox', {list}, 'a list', 'give x, y, width, height'), faults),
+        areas=require('area', allowed, 'a number', "pass areas='compute' for that of mask or box"),
         crowds=require('iscrowd', {int, bool} | _OPTIONAL, '0 or 1', ''),
         segmentations=column(rows, 'segmentation'),
         points=require('keypoints', {list} | _OPTIONAL, 'a list', ''),
@@ -187,7 +188,13 @@ def _check_references(field: str, ids: list, known: set, faults: Faults) -> None
     what = f'`{field}` {shown(found)} is not in `{section}`'
     faults.add('annotations', len(ids), bad, what, remedy)
 
-# %% ../../nbs/build/coco_rows.ipynb #ec4ab08f
+# %% ../../nbs/build/coco_rows.ipynb #fc97cea4
+def _are_points(points: list) -> bool:
+    "Three numbers a point, all of them places in an image?"
+    numbers = {int, float}.issuperset(map(type, points))
+    return len(points) % 3 == 0 and numbers and _all_near(points)
+
+
 def _check_points(columns: Columns, categories: Categories, faults: Faults) -> None:
     "Note keypoints that are no points, or not those of their category."
     wrong: list[int] = []
@@ -197,7 +204,7 @@ def _check_points(columns: Columns, categories: Categories, faults: Faults) -> N
     for i, points in enumerate(columns.points):
         if not isinstance(points, list) or not points:
             continue
-        if len(points) % 3 or not {int, float}.issuperset(map(type, points)) or not _all_near(points):
+        if not _are_points(points):
             wrong.append(i)
             continue
         metadata = categories.keypoints.get(columns.category_ids[i])

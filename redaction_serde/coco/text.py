@@ -17,7 +17,7 @@ import msgspec
 
 from ..schema import DecodeError, LimitError, Limits
 
-# %% ../../nbs/build/coco_text.ipynb #37bf1534
+# %% ../../nbs/build/coco_text.ipynb #44f088ed
 def _unzipped(data: bytes, limits: Limits) -> bytes:
     "What a gzip file holds; refused when it is more than `limits.bytes`."
     try:
@@ -31,14 +31,15 @@ def _unzipped(data: bytes, limits: Limits) -> bytes:
 def _check_size(data: bytes, limits: Limits) -> None:
     "Refuse more bytes than the caller allows."
     if len(data) > limits.bytes:
-        raise LimitError(f'more than the limit of {limits.bytes:,} bytes; raise Limits(bytes=…)')
+        limit = f'{limits.bytes:,} bytes; raise Limits(bytes=…)'
+        raise LimitError(f'more than the limit of {limit}')
 
-# %% ../../nbs/build/coco_text.ipynb #149d8709
+# %% ../../nbs/build/coco_text.ipynb #ae0e056d
 def to_utf8(
     data: bytes,  # a file as it is on disk
     limits: Limits = Limits(),  # `bytes` holds before and after unzipping
 ) -> bytes:  # the same text in UTF-8, without a byte order mark
-    "The text of a JSON file. Raises `DecodeError` for what is in another encoding or a broken gzip file."
+    "The text of a JSON file. Raises `DecodeError` for another encoding or a broken gzip file."
     _check_size(data, limits)
     if data.startswith(b'\x1f\x8b'):
         data = _unzipped(data, limits)
@@ -50,7 +51,8 @@ def to_utf8(
     try:
         return data.decode(encoding).encode()
     except UnicodeError as e:
-        raise DecodeError(f'begins as {encoding.upper()} and is not: {e}; save it as UTF-8') from None
+        what = f'begins as {encoding.upper()} and is not: {e}'
+        raise DecodeError(f'{what}; save it as UTF-8') from None
 
 # %% ../../nbs/build/coco_text.ipynb #65d7c0ef
 def _line_and_column(text: bytes, at: int) -> str:
@@ -59,11 +61,11 @@ def _line_and_column(text: bytes, at: int) -> str:
     column = len(text[start:at].decode('utf-8', 'replace')) + 1
     return f'line {text.count(10, 0, at) + 1:,}, column {column:,}'
 
-# %% ../../nbs/build/coco_text.ipynb #9c886fc9
+# %% ../../nbs/build/coco_text.ipynb #5f9d9810
 _REMEDIES = [  # what stands there, and what to do about it
-    (rb'[-+]?(NaN|Infinity|nan|inf)\b', 'NaN and Infinity are no JSON numbers; write null or leave '
-                                          'the field out (Python: json.dump(…, allow_nan=False) finds them)'),
-    (rb"'", "JSON wants double quotes; write the file with json.dump, not with str or print"),
+    (rb'[-+]?(NaN|Infinity|nan|inf)\b', 'NaN and Infinity are no JSON numbers; leave the field out '
+                                        '(json.dump(…, allow_nan=False) finds them)'),
+    (rb"'", 'JSON wants double quotes; write the file with json.dump, not with str or print'),
     (rb'(True|False|None)\b', 'this is Python, not JSON; write the file with json.dump'),
     (rb'(//|/\*|#)', 'JSON has no comments; remove them'),
     (rb'[\]},]', 'a value is missing here, or a comma or bracket is too many'),
@@ -121,7 +123,7 @@ def _too_large(text: bytes) -> DecodeError:
             return DecodeError('the number does not fit in a 64-bit float', place)
     return DecodeError('a number does not fit in a 64-bit float')
 
-# %% ../../nbs/build/coco_text.ipynb #bae55096
+# %% ../../nbs/build/coco_text.ipynb #6c9b1a68
 def _syntax_error(text: bytes, error: Exception) -> DecodeError:
     "What msgspec found, with line and remedy."
     said = str(error)
@@ -135,7 +137,7 @@ def _syntax_error(text: bytes, error: Exception) -> DecodeError:
     if not position:
         return _too_large(text)
     if text.startswith(b'version https://git-lfs'):
-        return DecodeError('this is a pointer of Git LFS, not the file itself; run `git lfs pull`')
+        return DecodeError('this is a pointer of Git LFS, not the file; run `git lfs pull`')
     at = int(position[1])
     if at < len(text) and text[at] > 0x7F:
         return _wrong_encoding(text)
@@ -143,12 +145,12 @@ def _syntax_error(text: bytes, error: Exception) -> DecodeError:
     place = _line_and_column(text, at)
     return DecodeError(f'not JSON: {what}; {_remedy(text, at, said)}', place)
 
-# %% ../../nbs/build/coco_text.ipynb #5b7bd745
+# %% ../../nbs/build/coco_text.ipynb #290138a3
 def parse_json(
     data: bytes,  # a file as it is on disk
     limits: Limits = Limits(),  # `bytes` is looked at
 ) -> Any:  # dicts, lists, text and numbers; integers of any length, floats bit for bit
-    "The data in a JSON file, UTF-8 or UTF-16, gzipped or not. Raises `DecodeError` with line and remedy."
+    "The data in a JSON file, gzipped or not. Raises `DecodeError` with line and remedy."
     text = to_utf8(data, limits)
     try:
         return msgspec.json.decode(text)

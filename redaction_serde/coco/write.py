@@ -5,22 +5,26 @@
 # %% auto #0
 __all__ = ['to_coco', 'encode_coco', 'write_coco']
 
-# %% ../../nbs/build/coco_write.ipynb #6a664bb6
+# %% ../../nbs/build/coco_write.ipynb #782826f0
 import gzip
 import math
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from msgspec import UNSET, Struct
 
-from .boxes import same_number, side
-from .categories import class_ids, class_map
+from redaction_serde.coco.entries import (
+    Entries,
+    RecordWriter,
+    image_entry,
+    image_ids,
+    name_keypoints,
+    number_new,
+)
+from .held import held_by, jsonable, plain
 from .losses import LossReport, LossyError
-from .masks import read_mask, write_mask
 from ..compat import prepare_icevision
 from ..formats import write_file
 from ..schema import EncodeError
@@ -28,439 +32,29 @@ from ..schema import EncodeError
 # %% ../../nbs/build/coco_write.ipynb #93bfaf31
 prepare_icevision();
 
-# %% ../../nbs/build/coco_write.ipynb #6065e0e7
-from icevision.core import (
-    RLE,
-    AreasRecordComponent,
-    BaseRecord,
-    BBoxesRecordComponent,
-    ClassMapRecordComponent,
-    EncodedRLEs,
-    FilepathRecordComponent,
-    GrayScaleRecordComponent,
-    ImageRecordComponent,
-    InstanceMasksRecordComponent,
-    InstancesLabelsRecordComponent,
-    IsCrowdsRecordComponent,
-    KeyPointsRecordComponent,
-    LossesRecordComponent,
-    MaskArray,
-    Polygon,
-    RecordIDRecordComponent,
-    ScoresRecordComponent,
-    SizeRecordComponent,
-)
+# %% ../../nbs/build/coco_write.ipynb #d4cb39dc
+from icevision.core import BaseRecord
 from icevision.data import Prediction, RecordCollection
 
-# %% ../../nbs/build/coco_write.ipynb #4dfb0b29
-_HELD = {  # the attributes of each component that COCO has a place for
-    RecordIDRecordComponent: {'record_id'},
-    ImageRecordComponent: {'img'},
-    FilepathRecordComponent: {'img', 'gray', 'filepath'},
-    GrayScaleRecordComponent: {'img', 'gray', 'filepath'},
-    SizeRecordComponent: {'img_size', 'width', 'height', 'original_img_size'},
-    ClassMapRecordComponent: {'class_map'},
-    InstancesLabelsRecordComponent: {'class_map', 'label_ids', 'labels'},
-    BBoxesRecordComponent: {'bboxes'},
-    AreasRecordComponent: {'areas'},
-    IsCrowdsRecordComponent: {'iscrowds'},
-    InstanceMasksRecordComponent: {'masks', 'mask_parts', 'mask_array'},
-    KeyPointsRecordComponent: {'keypoints'},
-    ScoresRecordComponent: {'scores'},
-    LossesRecordComponent: set(),
-}
-_OBJECTS = {'label_ids', 'labels', 'bboxes', 'areas', 'iscrowds', 'masks', 'keypoints', 'scores'}
-_STRUCTURE = {'task', 'composite', '_parent', 'components', 'components_cls', 'task_composites'}
-_BOOKKEEPING = {'is_new', 'coco'}  # the parser's mark, and what `read_coco` keeps
+# %% ../../nbs/build/coco_write.ipynb #b16f4771
+def _in_file(placed: tuple) -> float:
+    "Sorts annotations as the file had them."
+    order, _ = placed
+    return math.inf if order is None else order
 
 
-def _own(thing: Any) -> dict[str, Any]:
-    "The attributes of a component, task or record, without those that tie them together."
-    return {name: value for name, value in vars(thing).items() if name not in _STRUCTURE}
-
-# %% ../../nbs/build/coco_write.ipynb #590cc57e
-class _Held(Struct):
-    "What one record holds, and where it stands."
-
-    place: str  # `$.records[3]`
-    values: dict[str, Any]  # by icevision's attribute names
-    coco: dict  # `record.coco`; empty if there is none
-
-    def get(self, name: str) -> Any:
-        "A value, or None."
-        return self.values.get(name)
-
-
-def _held_by(record: BaseRecord, place: str, report: LossReport) -> _Held:
-    "All that a record says. Raises `EncodeError` where it says two things about one."
-    held = _Held(place, {}, getattr(record, 'coco', None) or {})
-    for task, composite in record.task_composites.items():
-        if task not in ('common', 'detection'):
-            report.add('task', f'{place}.{task}')
-            continue
-        for component in composite.components:
-            _add_component(held, component, report)
-        _add_attributes(held, _own(composite), f'{place}.{task}', report)
-    _add_attributes(held, _own(record), place, report)
-    return held
-
-
-def _add_component(held: _Held, component: Any, report: LossReport) -> None:
-    "What one component says. Where there are two of a class, the one that says something."
-    known = _HELD.get(type(component))
-    if known is None or isinstance(component, GrayScaleRecordComponent):
-        report.add('component' if known is None else 'gray', f'{held.place}.{type(component).__name__}')
-    for name, value in _own(component).items():
-        if name not in (known or ()) and value is not None and known is not None:
-            report.add('attribute', f'{held.place}.{name}')
-        elif held.values.get(name) is None:
-            held.values[name] = value
-
-
-def _add_attributes(held: _Held, own: dict[str, Any], place: str, report: LossReport) -> None:
-    "What was set on a task or a record itself. Lists of objects may be: icevision's metric does it."
-    for name, value in own.items():
-        if name in _BOOKKEEPING:
-            continue
-        if name in held.values:
-            what = f'`{name}` was set on the task or record and hides that of a component'
-            raise EncodeError(f'{what}; set it with record.detection.set_{name}(…)', place)
-        if name in _OBJECTS:
-            held.values[name] = value
-        else:
-            report.add('attribute', f'{place}.{name}')
-
-# %% ../../nbs/build/coco_write.ipynb #ba465999
-def _plain(number: Any) -> Any:
-    "The Python number that a NumPy or torch scalar stands for."
-    return number.item() if hasattr(number, 'item') and getattr(number, 'ndim', 0) == 0 else number
-
-
-def _is_number(value: Any) -> bool:
-    "A finite number of Python's?"
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_json(value: Any) -> bool:
-    "Can JSON hold a value as it is?"
-    if isinstance(value, dict):
-        return all(type(key) is str and _is_json(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_is_json, value))
-    return value is None or type(value) in (str, bool) or _is_number(value)
-
-
-def _jsonable(fields: dict, place: str, report: LossReport) -> dict:
-    "Fields without those that JSON cannot hold."
-    bad = [name for name, value in fields.items() if not _is_json(value)]
-    for name in bad:
-        report.add('value', f'{place}.{name}')
-    return {name: value for name, value in fields.items() if name not in bad} if bad else fields
-
-# %% ../../nbs/build/coco_write.ipynb #0573dc6b
-class _Categories:
-    "The categories of the file that is written."
-
-    def __init__(self, about: dict | None, report: LossReport) -> None:
-        file = (about or {}).get('file', {})
-        self.report = report
-        self.entries = [dict(entry) for entry in file.get('categories', [])]
-        self.numbers = list((about or {}).get('class_ids', []))  # a class id for each entry
-        self.seen: dict[int, tuple[Any, dict]] = {}  # class maps, with category ids by class id
-
-    def id_of(self, names: Any, class_id: int, place: str) -> Any:
-        "The category of a class; `names` is its class map, or None."
-        if id(names) not in self.seen:
-            self.seen[id(names)] = names, self._add_map(names, place)
-        ids = self.seen[id(names)][1]
-        if class_id not in ids:
-            ids[class_id] = self._add(class_id, _name_of(names, class_id), place)
-        return ids[class_id]
-
-    def _add_map(self, names: Any, place: str) -> dict[int, Any]:
-        "Category ids for all classes of a class map, by class id."
-        if names is None:
-            return {}
-        background = names.get_classes()[:1] if names._background is not None else []
-        classes = list(enumerate(names.get_classes()))[len(background) :]
-        ids = {i: self._add(i, name, place) for i, name in classes if name is not None}
-        self._compare(names, place)
-        return ids
-
-    def _add(self, class_id: int, name: Any, place: str) -> Any:
-        "The id of the category for a class, which is made if it is not there."
-        named = [entry for entry in self.entries if entry.get('name') == name]
-        for entry, number in zip(self.entries, self.numbers):
-            if number == class_id and name in (None, entry.get('name')):
-                return entry['id']
-        if len(named) == 1:
-            return named[0]['id']
-        if not isinstance(name, str):
-            self.report.add('class_name', place)
-        taken = {entry['id'] for entry in self.entries}
-        free = max([0, *(id for id in taken if type(id) is int)]) + 1
-        entry = {'id': free if class_id in taken else class_id, 'name': str(class_id if name is None else name)}
-        self.entries.append(entry)
-        self.numbers.append(class_id)
-        return entry['id']
-
-    def _compare(self, names: Any, place: str) -> None:
-        "Note a class map that a reader of this file will not make."
-        ids = [entry['id'] for entry in self.entries]
-        own = [entry.get('name') for entry in self.entries]
-        if len(set(ids)) == len(ids) and class_map(own, class_ids(ids, own)) != names:
-            self.report.add('class_map', place)
-
-
-def _name_of(names: Any, class_id: int) -> Any:
-    "The name of a class; None if there is none."
-    try:
-        return None if names is None else names.get_by_id(class_id)
-    except (IndexError, TypeError):
-        return None
-
-# %% ../../nbs/build/coco_write.ipynb #c18348d9
-def _each_mask(masks: Iterable, size: list | None, place: str, report: LossReport) -> list:
-    "One mask of COCO's kinds for each object."
-    found: list = []
-    for mask in masks:
-        if isinstance(mask, (Polygon, RLE)):
-            found.append(mask)
-        elif isinstance(mask, EncodedRLEs):
-            found += [EncodedRLEs([erle]) for erle in mask.erles]
-        else:
-            report.add('mask_form', place)
-            found += _as_runs(mask, size, place)
-    return found
-
-
-def _as_runs(mask: Any, size: list | None, place: str) -> list[EncodedRLEs]:
-    "The objects of a mask of another kind."
-    if isinstance(mask, MaskArray) and not mask.data.size:
-        return []
-    try:
-        height, width = mask.data.shape[1:] if isinstance(mask, MaskArray) else size
-        erles = mask.to_erles(height, width).erles
-    except Exception as e:  # a file that is not there, a size that is not set: icevision raises what it meets
-        what = f'the {type(mask).__name__} cannot be turned into run lengths'
-        raise EncodeError(f'{what} ({type(e).__name__}: {e})', place) from None
-    return [EncodedRLEs([erle]) for erle in erles]
-
-# %% ../../nbs/build/coco_write.ipynb #0c6c1d27
-def _masks_of(held: _Held, size: list | None, report: LossReport) -> list | None:
-    "One mask for each object; None if the record has no masks."
-    masks = held.get('masks')
-    array = held.get('mask_array')
-    place = f'{held.place}.detection.masks'
-    if array is not None and not _shows(masks, array):
-        masks = [array]
-    return None if masks is None else _each_mask(masks, size, place, report)
-
-
-def _shows(masks: Any, array: Any) -> bool:
-    "Do some masks have the pixels of an array?"
-    if not masks or not isinstance(array, MaskArray) or array.data.ndim != 3:
-        return False
-    try:
-        pixels = MaskArray.from_masks(masks, *array.data.shape[1:]).data
-    except Exception:  # an empty polygon among them, say
-        return False
-    return np.array_equal(pixels, array.data)
-
-# %% ../../nbs/build/coco_write.ipynb #cacb3ea2
-class _Objects(Struct):
-    "The objects of a record, as lists of one length; None where the record has no such list."
-
-    boxes: list
-    label_ids: list
-    areas: list | None
-    crowds: list | None
-    masks: list | None
-    keypoints: list | None
-    scores: list | None
-
-
-def _objects_of(held: _Held, report: LossReport) -> _Objects:
-    "All objects of a record. Raises `EncodeError` if its lists are not of one length."
-    size = held.get('img_size')
-    lists = {
-        'label_ids': list(map(_plain, _listed(held.get('label_ids')) or [])),
-        'boxes': _listed(held.get('bboxes')) or [],
-        'areas': _listed(held.get('areas')) or None,
-        'crowds': _listed(held.get('iscrowds')) or None,
-        'masks': _masks_of(held, None if size is None else [size[1], size[0]], report),
-        'keypoints': _listed(held.get('keypoints')),
-        'scores': _listed(held.get('scores')),
-    }
-    lengths = {name: len(values) for name, values in lists.items() if values is not None}
-    if len(set(lengths.values())) > 1:
-        counts = ', '.join(f'{count:,} {name}' for name, count in lengths.items())
-        what = f'a record with {counts}: nobody can say which belong together'
-        raise EncodeError(f'{what}; make its lists one length', f'{held.place}.detection')
-    _check_labels(held, lists['label_ids'], report)
-    return _Objects(**lists)
-
-
-def _listed(values: Any) -> list | None:
-    "A list, an array or a tensor as a list of plain numbers or objects."
-    if values is None:
-        return None
-    return values.tolist() if hasattr(values, 'tolist') else list(values)
-
-
-def _check_labels(held: _Held, label_ids: list, report: LossReport) -> None:
-    "Note labels that are not what the class map says."
-    labels = _listed(held.get('labels')) or []
-    names = [_name_of(held.get('class_map'), class_id) for class_id in label_ids]
-    if labels and labels != names:
-        report.add('labels', f'{held.place}.detection.labels')
-
-# %% ../../nbs/build/coco_write.ipynb #d4aa9ce1
-def _box(box: Any, width: Any, height: Any, place: str, report: LossReport) -> list | None:
-    "A box as COCO writes it; None if it is not made of numbers."
-    xmin, ymin, xmax, ymax = map(_plain, box.xyxy)
-    if not all(map(_is_number, (xmin, ymin, xmax, ymax))):
-        return None
-    found = [xmin, ymin, side(xmin, xmax, width), side(ymin, ymax, height)]
-    missed = max(abs(xmin + found[2] - xmax), abs(ymin + found[3] - ymax))
-    if missed or not math.isfinite(missed):
-        report.add('box_corner', place, missed)
-    elif not same_number(xmin + found[2], xmax) or not same_number(ymin + found[3], ymax):
-        report.add('number_kind', place)
-    return found
-
-# %% ../../nbs/build/coco_write.ipynb #ced716f2
-def _lists_of(held: _Held, count: int, report: LossReport) -> dict[str, list]:
-    "The lists of `record.coco` that are in step with the objects."
-    lists = {name: values for name, values in held.coco.items() if isinstance(values, list)}
-    if any(len(values) != count for values in lists.values()):
-        report.add('annotations', f'{held.place}.coco')
-        return {}
-    return lists
-
-
-def _same_mask(said: Any, mask: Any) -> bool:
-    "Does a segmentation say this mask?"
-    twin = read_mask(said)
-    return type(twin) is type(mask) and vars(twin) == vars(mask)
-
-
-def _same_points(said: Any, points: Any) -> bool:
-    "Does a list say these keypoints?"
-    twin = np.array(said or [])
-    return twin.dtype == points.keypoints.dtype and np.array_equal(twin, points.keypoints)
-
-# %% ../../nbs/build/coco_write.ipynb #3192471a
-def _segmentation(mask: Any, said: dict, absent: list, size: list | None) -> Any:
-    "A segmentation as the file has it, or from the mask; `UNSET` if the file has none."
-    if 'segmentation' in said and _same_mask(said['segmentation'], mask):
-        return said['segmentation']
-    if 'segmentation' in absent and isinstance(mask, Polygon) and not mask.points:
-        return UNSET
-    return write_mask(mask, size)
-
-
-def _points(points: Any, said: dict, absent: list) -> dict[str, Any]:
-    "Keypoints and their number as the file has them, or from the object."
-    found = {'keypoints': points.keypoints.tolist(), 'num_keypoints': int(points.n_visible_keypoints)}
-    if 'keypoints' in said and _same_points(said['keypoints'], points):
-        found['keypoints'] = said['keypoints']
-    if 'num_keypoints' in said:
-        found['num_keypoints'] = said['num_keypoints']
-    empty = not points.keypoints.size
-    return {name: value for name, value in found.items() if not (name in absent and (empty or name != 'keypoints'))}
-
-# %% ../../nbs/build/coco_write.ipynb #b98a0486
-class _RecordWriter:
-    "Turns the objects of one record into annotations."
-
-    def __init__(self, held: _Held, categories: _Categories, report: LossReport) -> None:
-        self.held, self.categories, self.report = held, categories, report
-        self.objects = _objects_of(held, report)
-        self.count = len(self.objects.boxes)
-        self.lists = _lists_of(held, self.count, report)
-        self.said = self.lists.get('fields') or [{}] * self.count
-        self.absent = self.lists.get('absent') or [[]] * self.count
-        size = held.get('img_size')
-        self.size = None if size is None else [_plain(size[1]), _plain(size[0])]
-
-    def place(self, i: int) -> str:
-        "Where an object stands."
-        return f'{self.held.place}.detection.bboxes[{i}]'
-
-    def listed(self, name: str, i: int) -> Any:
-        "What one of the record's lists says of an object; None if there is no such list."
-        values = self.lists.get(name)
-        return None if values is None else values[i]
-
-    def box(self, i: int) -> list | None:
-        "A box as COCO writes it; None if it, or the score beside it, is not made of numbers."
-        scores = self.objects.scores
-        width, height = self.listed('widths', i), self.listed('heights', i)
-        box = _box(self.objects.boxes[i], width, height, self.place(i), self.report)
-        if box is not None and (scores is None or _is_number(_plain(scores[i]))):
-            return box
-        self.report.add('not_a_number', self.place(i))
-        return None
-
-    def category(self, i: int) -> Any:
-        "The category of an object."
-        class_id = self.objects.label_ids[i]
-        return self.categories.id_of(self.held.get('class_map'), class_id, self.place(i))
-
-    def segmentation(self, i: int) -> dict[str, Any]:
-        "The mask of an object, if it has one."
-        if self.objects.masks is None:
-            return {}
-        found = _segmentation(self.objects.masks[i], self.said[i], self.absent[i], self.size)
-        return {} if found is UNSET else {'segmentation': found}
-
-    def area(self, i: int, box: list) -> int | float:
-        "The area of an object; of its box where the record has none, as icevision's exporter writes it."
-        areas = self.objects.areas
-        area = None if areas is None else _plain(areas[i])
-        if area is not None and not _is_number(area):
-            self.report.add('area', self.place(i))
-            area = None
-        return box[2] * box[3] if area is None else area
-
-    def crowd(self, i: int) -> dict[str, Any]:
-        "The crowd flag, unless it is the 0 that a file did not write."
-        crowds = self.objects.crowds
-        crowd = 0 if crowds is None else _plain(crowds[i])
-        if crowd == 0 and 'iscrowd' in self.absent[i]:
-            return {}
-        return {'iscrowd': self.said[i].get('iscrowd', crowd) if crowd == 0 else crowd}
-
-    def keypoints(self, i: int) -> dict[str, Any]:
-        "The keypoints of an object, if it has any."
-        if self.objects.keypoints is None:
-            return {}
-        return _points(self.objects.keypoints[i], self.said[i], self.absent[i])
-
-    def annotation(self, i: int, image_id: Any) -> dict[str, Any] | None:
-        "One object, with all that the file said of it."
-        box = self.box(i)
-        if box is None:
-            return None
-        entry = {'id': self.listed('ids', i) if self.lists else UNSET}  # a new one gets a number later
-        if 'id' in self.absent[i]:
-            del entry['id']
-        entry |= {'image_id': image_id, 'category_id': self.category(i), **self.segmentation(i)}
-        entry |= {'area': self.area(i, box), 'bbox': box, **self.crowd(i), **self.keypoints(i)}
-        more = {name: value for name, value in self.said[i].items() if name not in entry}
-        entry |= _jsonable(more, self.place(i), self.report)
-        if self.objects.scores is not None:
-            entry['score'] = _plain(self.objects.scores[i])
-        return entry
-
-# %% ../../nbs/build/coco_write.ipynb #1d5334ba
-def _ends_in(path: Path, name: Any) -> bool:
-    "Is this the path of an image that is called so in a file?"
-    if not isinstance(name, str):
-        return False
-    parts = PurePosixPath(name.replace('\\', '/')).parts
-    return bool(parts) and path.parts[-len(parts) :] == parts
+def _annotations(writers: list[RecordWriter], ids: list) -> list[dict]:
+    "The annotations of all records."
+    placed = []
+    for writer, image_id in zip(writers, ids):
+        for i in range(writer.count):
+            entry = writer.annotation(i, image_id)
+            if entry is not None:
+                placed.append((writer.listed('order', i), entry))
+    placed.sort(key=_in_file)
+    annotations = [entry for _, entry in placed]
+    number_new(annotations)
+    return annotations
 
 
 def _common_folder(paths: list[Path]) -> Path:
@@ -468,162 +62,80 @@ def _common_folder(paths: list[Path]) -> Path:
     absolute = [path.parent for path in paths if path.is_absolute()]
     return Path(os.path.commonpath(absolute)) if absolute else Path()
 
-
-def _name_in(path: Path, folder: Path) -> str:
-    "A path relative to a folder, if it is below it; with slashes."
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
-
-# %% ../../nbs/build/coco_write.ipynb #b69a8ec6
-def _image(held: _Held, image_id: Any, folder: Path, report: LossReport) -> dict[str, Any]:
-    "The entry of an image."
-    entry = _jsonable(dict(held.coco.get('image', {})), f'{held.place}.coco.image', report)
-    entry['id'] = image_id
-    path = held.get('filepath')
-    if path is not None and not _ends_in(Path(path), entry.get('file_name')):
-        entry['file_name'] = _name_in(Path(path), folder)
-    size = held.get('img_size')
-    if size is not None and ('width' in entry or 'image' not in held.coco):
-        width, height = map(_plain, size)
-        entry |= {'width': width, 'height': height}
-    _note_pictures(held, report)
-    return entry
-
-
-def _note_pictures(held: _Held, report: LossReport) -> None:
-    "Note what a record has of its picture beyond its path and size."
-    if held.get('img') is not None and held.get('filepath') is None:
-        report.add('pixels', f'{held.place}.img')
-    if held.get('gray') is True:
-        report.add('gray', f'{held.place}.gray')
-    original = held.get('original_img_size')
-    if original is not None and original != held.get('img_size'):
-        report.add('original_size', f'{held.place}.original_img_size')
-
-# %% ../../nbs/build/coco_write.ipynb #68faa022
-def _image_ids(held: list[_Held], report: LossReport) -> list:
-    "The id of each image: that of its record, or a number where that will not do."
-    taken = {one.get('record_id') for one in held if type(one.get('record_id')) in (int, str)}
-    free = _after(taken)
-    seen: set = set()
-    ids = []
-    for one in held:
-        id = _plain(one.get('record_id'))
-        if type(id) not in (int, str) or id in seen:
-            report.add('image_id', f'{one.place}.record_id')
-            id, free = free, free + 1
-        seen.add(id)
-        ids.append(id)
-    return ids
-
-
-def _after(ids: Iterable) -> int:
-    "The number after the largest of some ids, at least 1."
-    return max([0, *(id for id in ids if type(id) is int)]) + 1
-
-
-def _number(annotations: list[dict]) -> None:
-    "Give a number to each annotation that waits for one."
-    free = _after(entry.get('id') for entry in annotations)
-    for entry in annotations:
-        if entry.get('id') is UNSET:
-            entry['id'], free = free, free + 1
-
-# %% ../../nbs/build/coco_write.ipynb #b14a26fa
-def _name_points(held: list[_Held], categories: _Categories, report: LossReport) -> None:
-    "Give categories the names of their keypoints, where they have none."
-    of_category = {entry['id']: entry for entry in categories.entries}
-    for one in held:
-        label_ids = _listed(one.get('label_ids')) or []
-        for i, (class_id, points) in enumerate(zip(label_ids, _listed(one.get('keypoints')) or [])):
-            if points.metadata is None or not isinstance(points.metadata.labels, Sequence):
-                continue
-            place = f'{one.place}.detection.keypoints[{i}]'
-            entry = of_category[categories.id_of(one.get('class_map'), _plain(class_id), place)]
-            labels = list(points.metadata.labels)
-            lines = [[line.p1 + 1, line.p2 + 1] for line in points.metadata.connections or ()]
-            if 'keypoints' not in entry:
-                entry |= {'keypoints': labels, 'skeleton': lines}
-            elif entry['keypoints'] != labels:
-                report.add('keypoint_names', place)
-
-# %% ../../nbs/build/coco_write.ipynb #ffc14f58
-def _file_of(records: list[BaseRecord], about: dict | None, images: Path | None, report: LossReport) -> dict:
+# %% ../../nbs/build/coco_write.ipynb #326a8ba5
+def _file_of(records: list[BaseRecord], about: dict | None, images: Path | None,
+             report: LossReport) -> dict[str, Any]:
     "The data of a COCO file."
-    held = [_held_by(record, f'$.records[{i}]', report) for i, record in enumerate(records)]
-    ids = _image_ids(held, report)
-    categories = _Categories(about, report)
-    placed = []
-    for one, image_id in zip(held, ids):
-        writer = _RecordWriter(one, categories, report)
-        entries = [writer.annotation(i, image_id) for i in range(writer.count)]
-        placed += [(writer.listed('order', i), entry) for i, entry in enumerate(entries) if entry is not None]
-    placed.sort(key=_in_file)
-    annotations = [entry for _, entry in placed]
-    _number(annotations)
-    _name_points(held, categories, report)
+    held = [held_by(record, f'$.records[{i}]', report) for i, record in enumerate(records)]
     if about is None and any(one.coco for one in held):
         report.add('file', '$')
-    folder = images or _common_folder([Path(one.get('filepath')) for one in held if one.get('filepath')])
-    file = _jsonable(dict((about or {}).get('file', {})), '$.coco.file', report)
-    file |= {
-        'images': [_image(one, id, folder, report) for one, id in zip(held, ids)],
-        'annotations': annotations,
-        'categories': categories.entries,
-    }
-    return {name: value for name, value in file.items() if value or name not in (about or {}).get('absent', ())}
+    known = about or {'file': {}}
+    ids = image_ids(held, report)
+    categories = Entries(about, report)
+    annotations = _annotations([RecordWriter(one, categories, report) for one in held], ids)
+    name_keypoints(held, categories, report)
+    paths = [Path(one.get('filepath')) for one in held if one.get('filepath')]
+    folder = _common_folder(paths) if images is None else images
+    file = jsonable(known['file'], '$.coco.file', report)
+    file['images'] = [image_entry(one, id, folder, report) for one, id in zip(held, ids)]
+    file['annotations'] = annotations
+    file['categories'] = categories.entries
+    absent = known.get('absent', ())
+    return {name: value for name, value in file.items() if value or name not in absent}
+
+# %% ../../nbs/build/coco_write.ipynb #9863eac9
+_RESULT = ('image_id', 'category_id', 'bbox', 'segmentation', 'keypoints', 'score')
 
 
-def _in_file(placed: tuple) -> float:
-    "Sorts annotations as the file had them, new ones last."
-    order, _ = placed
-    return math.inf if order is None else order
+def _image_of(prediction: Prediction, record_id: Any, place: str) -> Any:
+    "The id of the image that a prediction is for."
+    if record_id is None:
+        record_id = getattr(prediction.ground_truth, 'record_id', None)
+    if type(plain(record_id)) not in (int, str):
+        raise EncodeError('a prediction without the id of its image; set its record_id', place)
+    return plain(record_id)
 
-# %% ../../nbs/build/coco_write.ipynb #f275fb17
+
 def _results(predictions: list[Prediction], about: dict | None, report: LossReport) -> list[dict]:
     "The results list of some predictions."
-    categories = _Categories(about, LossReport())
+    categories = Entries(about, LossReport())
     found = []
     for k, prediction in enumerate(predictions):
         place = f'$[{k}].pred'
-        held = _held_by(prediction.pred, place, LossReport())
-        image_id = _plain(held.get('record_id'))
-        if image_id is None:
-            image_id = getattr(prediction.ground_truth, 'record_id', None)
-        if type(image_id) not in (int, str):
-            raise EncodeError('a prediction without the id of its image; set its record_id', place)
-        writer = _RecordWriter(held, categories, report)
+        held = held_by(prediction.pred, place, LossReport())
+        image_id = _image_of(prediction, held.get('record_id'), place)
+        writer = RecordWriter(held, categories, report)
         if writer.objects.scores is None and writer.count:
             raise EncodeError('a prediction without scores', place)
-        for i in range(writer.count):
-            entry = writer.annotation(i, image_id)
-            if entry is not None:
-                found.append({name: entry[name] for name in _RESULT if name in entry})
+        entries = [writer.annotation(i, image_id) for i in range(writer.count)]
+        found += [_result_of(entry) for entry in entries if entry is not None]
     return found
 
 
-_RESULT = ('image_id', 'category_id', 'bbox', 'segmentation', 'keypoints', 'score')
+def _result_of(entry: dict) -> dict:
+    "What a result says of an annotation."
+    return {name: entry[name] for name in _RESULT if name in entry}
 
-# %% ../../nbs/build/coco_write.ipynb #2a05b591
+# %% ../../nbs/build/coco_write.ipynb #9b335830
 def to_coco(
     collection: RecordCollection | Iterable[BaseRecord] | Iterable[Prediction],
-    about: dict | None = None,  # `.coco` of the collection that was read; that of `collection` if it has one
-    images: str | os.PathLike | None = None,  # folder that names are relative to; the one that all are in if None
+    about: dict | None = None,  # `.coco` of the collection that was read; None: `collection`'s own
+    images: str | os.PathLike | None = None,  # folder of new names; None: the one of all images
 ) -> tuple[dict | list, LossReport]:  # plain data: a COCO file, or results if these are predictions
-    "What COCO can say of a collection, and what it cannot. Raises `EncodeError` where records contradict themselves."
+    "What COCO can say of a collection, and what not. Raises `EncodeError` for contradictions."
     about = getattr(collection, 'coco', None) if about is None else about
-    if about is not None and not (isinstance(about, dict) and {'file', 'class_ids'} <= about.keys()):
+    if about is not None and not {'file', 'class_ids'} <= set(about):
         raise EncodeError('`about` is not what read_coco keeps as `.coco` of its collection')
     items = list(collection)
-    kinds = set(map(type, items))
     report = LossReport()
-    if kinds == {Prediction}:
+    if items and all(isinstance(item, Prediction) for item in items):
         return _results(items, about, report), report
     if not all(isinstance(item, BaseRecord) for item in items):
-        names = ', '.join(sorted(kind.__name__ for kind in kinds))
-        raise EncodeError(f'expected records or predictions, found {names}')
+        kinds = ', '.join(sorted({type(item).__name__ for item in items}))
+        raise EncodeError(f'expected records or predictions, found {kinds}')
     return _file_of(items, about, None if images is None else Path(images), report), report
 
-# %% ../../nbs/build/coco_write.ipynb #a08e7888
+# %% ../../nbs/build/coco_write.ipynb #f90ae9da
 _LISTS = ('images', 'annotations', 'categories')
 
 
@@ -639,23 +151,23 @@ def encode_coco(
     try:
         if isinstance(data, list):
             return _lines(data) + b'\n'
-        parts = [
-            msgspec.json.encode(name) + b': ' + (_lines(value) if name in _LISTS else msgspec.json.encode(value))
-            for name, value in data.items()
-        ]
+        parts = []
+        for name, value in data.items():
+            encoded = _lines(value) if name in _LISTS else msgspec.json.encode(value)
+            parts.append(msgspec.json.encode(name) + b': ' + encoded)
     except (UnicodeEncodeError, msgspec.MsgspecError, OverflowError, ValueError) as e:
-        raise EncodeError(f'something is not text or a number that JSON can hold: {e}') from None
+        raise EncodeError(f'something is no text or number that JSON can hold: {e}') from None
     return b'{\n' + b',\n'.join(parts) + b'\n}\n'
 
-# %% ../../nbs/build/coco_write.ipynb #9cd1fac0
+# %% ../../nbs/build/coco_write.ipynb #e8e70686
 def write_coco(
     collection: RecordCollection | Iterable[BaseRecord] | Iterable[Prediction],
     path: str | os.PathLike,  # the file to write; gzipped if it ends in .gz
-    about: dict | None = None,  # `.coco` of the collection that was read; that of `collection` if it has one
-    images: str | os.PathLike | None = None,  # folder that names are relative to; the one that all are in if None
+    about: dict | None = None,  # `.coco` of the collection that was read; None: `collection`'s own
+    images: str | os.PathLike | None = None,  # folder of new names; None: the one of all images
     lossy: bool = False,  # write also if COCO cannot hold all of it
 ) -> LossReport:  # what the file does not say
-    "Write a COCO file, or a results list. Raises `LossyError` or another `EncodeError` before the file is touched."
+    "Write a COCO file, or results. Raises `EncodeError` (`LossyError`) before it is touched."
     data, report = to_coco(collection, about, images)
     if report.stops and not lossy:
         raise LossyError(report)
