@@ -497,14 +497,16 @@ def test_sizes_are_compared_with_the_images(pictures, tmp_path):
     assert difference(json.loads(path.read_text()), again(collection)) is None
 
 
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tiff'])
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_images_that_exif_turns(tmp_path, orientation):
+def test_images_that_exif_turns(tmp_path, orientation, suffix):
+    name = f'1.{suffix}'
     picture = Image.new('RGB', (100, 80))
     exif = picture.getexif()
     exif[0x0112] = orientation
-    picture.save(tmp_path/'1.jpg', exif=exif)
+    picture.save(tmp_path/name, exif=exif)
     shown = (80, 100) if orientation > 4 else (100, 80)
-    images = [{'id': 1, 'file_name': '1.jpg'}]
+    images = [{'id': 1, 'file_name': name}]
     path = tmp_path/'a.json'
     path.write_text(json.dumps(a_file(images=images)))
     assert quiet(path)[0].img_size == shown
@@ -512,7 +514,17 @@ def test_images_that_exif_turns(tmp_path, orientation):
     reports = []
     record, = read_coco(path, images=tmp_path, report=reports.append)
     assert record.img_size == (100, 80)
-    assert any('EXIF turns' in note and "'1.jpg' 100 × 80, 80 × 100" in note for note in reports[0].notes) == (orientation > 4)
+    said = [note for note in reports[0].notes if 'EXIF turns' in note and f"'{name}' 100 × 80, 80 × 100" in note]
+    assert bool(said) == (orientation > 4)
+
+
+def test_only_headers_are_read(tmp_path, monkeypatch):
+    Image.new('RGB', (100, 80)).save(tmp_path/'1.png')
+    monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: 1 / 0)
+    path = tmp_path/'a.json'
+    path.write_text(json.dumps(a_file(images=[an_image()])))
+    assert report_of(json.loads(path.read_text())).notes == []
+    assert quiet(path, images=tmp_path)[0].img_size == (100, 80)
 
 
 def test_pictures_that_are_none(tmp_path):
@@ -550,6 +562,37 @@ def test_strange_ids_are_refused(id):
             read(data)
 
 
+def test_what_cannot_be_stored_is_not_read():
+    deep = []
+    for _ in range(40):
+        deep = [deep]
+    for data in (a_file(images=[an_image(2**64)]), a_file(an_object(image_id=-2**63 - 1)), a_file(an_object(2**70)),
+                 a_file(categories=named(2**64)), a_file(images=[an_image(width=2**64)])):
+        with pytest.raises(DecodeError, match='64 bits'):
+            read(data)
+    for data in (a_file(an_object(x=deep)), a_file(images=[an_image(x=deep)]), a_file(x=deep), a_file(categories=[{'id': 1, 'name': 'a', 'x': deep}])):
+        with pytest.raises(DecodeError, match='too deep'):
+            read(data)
+
+
+def test_ids_that_collide_are_read_in_time():
+    """Whole numbers hash to themselves, modulo 2**61 - 1; with more than 64 bits, one could make any number of one hash."""
+    images = [an_image(i * (2**61 - 1)) for i in range(30_000)]
+    start = time.process_time()
+    with pytest.raises(DecodeError, match='64 bits'):
+        read(a_file(images=images))
+    assert time.process_time() - start < 2
+
+
+def test_many_classes_are_written_in_time():
+    collection = read(a_file(an_object(), categories=named(*range(1, 20_001))))
+    start = time.process_time()
+    assert len(to_coco(collection)[0]['categories']) == 20_000
+    del collection.coco, collection[0].coco
+    assert len(to_coco(collection)[0]['categories']) == 20_000
+    assert time.process_time() - start < 2
+
+
 def test_references_of_the_wrong_kind():
     with pytest.raises(DecodeError, match="`image_id` '1' is not in `images` in 1 of 1 annotations.*there is 1, of another kind"):
         read(a_file(an_object(image_id='1')))
@@ -561,6 +604,57 @@ def test_references_of_the_wrong_kind():
 def test_annotation_ids_of_any_kind(ids):
     data = a_file(*(an_object(id) for id in ids))
     assert any('id of another' in note for note in report_of(data).notes) == (ids == [1, 1])
+    assert_comes_back(data)
+
+
+# --- boxes, to the last bit
+
+@pytest.mark.parametrize('box', [
+    [0.1, 1, 0.2, 2], [5.0, 5.0, -0.0, 1.0], [-0.0, 0.0, 0.0, -0.0], [10.5, 10, 20, 20.5], [1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0],
+    [0, 0, 0, 0], [1e-300, 1e15, 1e-300, 1e-15], [-5, -5.5, -1, -1.5], [2**52, 1, 1, 1], [0.1, 0.1, 5e-324, 5e-324],
+], ids=str)
+def test_boxes_come_back_to_the_last_bit(box):
+    data = a_file(an_object(bbox=box))
+    assert_comes_back(data)
+    x, y, width, height = box
+    assert repr(read(data)[0].detection.bboxes[0].xyxy) == repr((x, y, x + width, y + height))
+
+
+# --- exports like those of tools
+
+EXPORTS = {
+    'CVAT': a_file(
+        an_object(segmentation=[], attributes={'occluded': False, 'rotation': 0.0, 'track_id': 3, 'keyframe': True}),
+        images=[{**an_image(), 'license': 0, 'flickr_url': '', 'coco_url': '', 'date_captured': 0}],
+        categories=[{'id': 1, 'name': 'cat', 'supercategory': ''}], licenses=[{'name': '', 'id': 0, 'url': ''}],
+        info={'contributor': '', 'date_created': '', 'description': '', 'url': '', 'version': '', 'year': ''}),
+    'Label Studio': a_file(
+        an_object(0, image_id=0, category_id=0, segmentation=[], ignore=0, bbox=[10.5, 10.25, 20.125, 20.0], area=402.5),
+        images=[{'width': 100, 'height': 80, 'id': 0, 'file_name': 'images\\1a2b-a.png'}], categories=[{'id': 0, 'name': 'cat'}],
+        info={'year': 2026, 'version': '1.0'}),
+    'Roboflow': a_file(
+        an_object(0, image_id=0, segmentation=[]),
+        images=[{'id': 0, 'license': 1, 'file_name': 'a_png.rf.0f.jpg', 'height': 80, 'width': 100, 'extra': {'name': 'a.png'}}],
+        categories=[{'id': 0, 'name': 'pets', 'supercategory': 'none'}, {'id': 1, 'name': 'cat', 'supercategory': 'pets'}]),
+    'VIA': a_file(
+        an_object(0, image_id=0, segmentation=SQUARE[0]), images=[{**an_image(), 'id': 0, 'license': 1}],
+        categories=[{'id': 1, 'name': 'cat', 'supercategory': 'type'}]),
+    'labelme2coco': a_file(
+        an_object(1, category_id=0, segmentation=SQUARE, area=400.0), images=[an_image()],
+        categories=[{'id': 0, 'name': 'cat', 'supercategory': 'cat'}]),
+    'FiftyOne': a_file(
+        an_object(1, category_id=0, supercategory=None, score=0.75), images=[{**an_image(), 'license': None, 'coco_url': None}],
+        categories=[{'id': 0, 'name': 'cat', 'supercategory': None}]),
+    'videos': a_file(
+        an_object(1, track_id=7, instance_id=7), images=[an_image(video_id=1, frame_id=0)], videos=[{'id': 1, 'name': 'v'}], tracks=[]),
+}
+
+
+@pytest.mark.parametrize('tool', EXPORTS)
+def test_exports_like_those_of_tools_come_back(tool):
+    data = EXPORTS[tool]
+    record, = read(data)
+    assert record.detection.labels == ['cat']
     assert_comes_back(data)
 
 
@@ -848,6 +942,8 @@ def test_what_coco_cannot_hold():
     assert changed(lambda r: r.set_record_id((1, 2))) == ['image_id']
     assert changed(lambda r: r.set_img_size(ImgSize(9, 9), original=True) or r.set_img_size(ImgSize(8, 8))) == ['original_size']
     assert changed(lambda r: r.coco['ids'].pop()) == ['annotations']
+    assert changed(lambda r: r.coco['fields'].__setitem__(0, 1)) == ['annotations']
+    assert changed(lambda r: setattr(r, 'coco', 1)) == ['attribute']
     assert changed(lambda r: r.coco['image'].update(x=b'')) == ['value']
     assert changed(lambda r: r.detection.set_class_map(ClassMap(['cow'], background=None))) == ['class_map', 'labels']
     assert changed(lambda r: setattr(r.detection.bboxes[0], 'xmin', -0.9) or setattr(r.detection.bboxes[0], 'xmax', 0.1)) == ['box_corner']
@@ -871,8 +967,9 @@ def test_a_part_of_a_collection_says_what_it_lost():
     assert codes(part, about=about) == []
     written = to_coco(part, about=about)[0]
     assert [entry['id'] for entry in written['annotations']] == [1, 2, 4] and written['info'] == BASE['info']
-    with pytest.raises(EncodeError, match='about'):
-        to_coco(part, about={'file': {}})
+    for wrong in ({'file': {}}, {'file': 1, 'class_ids': []}, {'file': {'categories': [{}]}, 'class_ids': [1]}, [], 'x'):
+        with pytest.raises(EncodeError, match='about'):
+            to_coco(part, about=wrong)
 
 
 def test_a_box_that_was_touched_is_written_anew():
@@ -880,6 +977,8 @@ def test_a_box_that_was_touched_is_written_anew():
     collection[0].detection.bboxes[0].ymax = 7
     written = to_coco(collection)[0]['annotations'][0]
     assert difference(written['bbox'], [0.1, 1, 0.2, 6]) is None
+    collection[0].detection.bboxes[0].xmax = 0.6
+    assert to_coco(collection)[0]['annotations'][0]['bbox'] == [0.1, 1, 0.5, 6]
     collection[0].detection.masks[0].points[0][0] = 5
     assert to_coco(collection)[0]['annotations'][0]['segmentation'][0][0] == 5
 

@@ -54,7 +54,7 @@ def class_map(
         classes[class_id] = name
     return ClassMap(classes)
 
-# %% ../../nbs/build/coco_categories.ipynb #1b746998
+# %% ../../nbs/build/coco_categories.ipynb #2bc254f6
 class _Named(type):
     "The class of classes that `keypoints_metadata` makes; pickle asks it how they are made."
 
@@ -71,12 +71,12 @@ def keypoints_metadata(
     lines = tuple(tuple(line) for line in lines)
     if labels == COCOKeypointsMetadata.labels and set(lines) == _lines_of_people:
         return COCOKeypointsMetadata
-    found = _made.get((labels, lines))
+    content = repr((labels, lines))  # text, whose hash nobody can foresee
+    found = _made.get(content)
     if found is None:
         connections = tuple(KeypointConnection(start, end) for start, end in lines)
-        content = {'labels': labels, 'connections': connections}
-        found = _Named('CocoKeypoints', (KeypointsMetadata,), content)
-        _made[labels, lines] = found
+        state = {'labels': labels, 'connections': connections}
+        found = _made[content] = _Named('CocoKeypoints', (KeypointsMetadata,), state)
     return found
 
 
@@ -116,7 +116,7 @@ def _is_skeleton(skeleton: object, points: int) -> bool:
     pairs = all(len(pair) == 2 and {int}.issuperset(map(type, pair)) for pair in skeleton)
     return pairs and all(1 <= point <= points for pair in skeleton for point in pair)
 
-# %% ../../nbs/build/coco_categories.ipynb #a94abe78
+# %% ../../nbs/build/coco_categories.ipynb #5bccd278
 class Categories(Struct):
     "What the categories of a file mean to icevision."
 
@@ -137,7 +137,7 @@ def read_categories(
     what = 'give each category a number or a text of its own'
     ids = faults.require('categories', entries, 'id', {int, str}, 'a whole number or text', what)
     what = 'give each category a name'
-    names = faults.require('categories', entries, 'name', {str, int}, 'text', what)
+    names = faults.require('categories', entries, 'name', {str}, 'text', what)
     if faults.problems:
         return None
     return _numbered(entries, list(zip(ids, names)), notes)

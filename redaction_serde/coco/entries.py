@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Entries', 'number_after', 'RecordWriter', 'image_entry', 'image_ids', 'number_new', 'name_keypoints']
 
-# %% ../../nbs/build/coco_entries.ipynb #bcd9d206
+# %% ../../nbs/build/coco_entries.ipynb #7cff74b3
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -20,14 +20,15 @@ from .held import Held, is_number, jsonable, listed, name_of, objects_in, plain
 from .losses import LossReport
 from .masks import read_mask, write_mask
 from ..compat import prepare_icevision
+from ..schema import EncodeError
 
 # %% ../../nbs/build/coco_entries.ipynb #f1c76d04
 prepare_icevision();
 
-# %% ../../nbs/build/coco_entries.ipynb #fd82de8e
-from icevision.core import Polygon
+# %% ../../nbs/build/coco_entries.ipynb #a523d8fd
+from icevision.core import BBox, Polygon
 
-# %% ../../nbs/build/coco_entries.ipynb #e84bdb73
+# %% ../../nbs/build/coco_entries.ipynb #d917fa04
 class Entries:
     "The categories of the file that is written, and the classes that they stand for."
 
@@ -38,9 +39,14 @@ class Entries:
     ) -> None:
         known = about or {'file': {}, 'class_ids': []}
         self.report = report
-        self.entries = [dict(entry) for entry in known['file'].get('categories', [])]
-        self.numbers = list(known['class_ids'])  # a class id for each entry
+        self.entries: list[dict] = []
+        self.by_class: dict[tuple, Any] = {}  # category ids by class id and name
+        self.by_name: dict[Any, list] = {}  # category ids by name
         self.seen: dict[int, tuple[Any, dict]] = {}  # class maps with category ids by class id
+        for entry, number in zip(known['file'].get('categories', []), known['class_ids']):
+            self._append(dict(entry), number)
+        self.taken = {entry['id'] for entry in self.entries}
+        self.free = number_after(self.taken)
 
     def id_of(
         self,
@@ -69,21 +75,27 @@ class Entries:
 
     def _add(self, class_id: int, name: Any, place: str) -> Any:
         "The id of the category for a class, which is made if it is not there."
-        for entry, number in zip(self.entries, self.numbers):
-            if number == class_id and name in (None, entry['name']):
-                return entry['id']
-        named = [entry for entry in self.entries if entry['name'] == name]
-        return named[0]['id'] if len(named) == 1 else self._make(class_id, name, place)
+        if (class_id, name) in self.by_class:
+            return self.by_class[class_id, name]
+        named = self.by_name.get(name, [])
+        return named[0] if len(named) == 1 else self._make(class_id, name, place)
 
     def _make(self, class_id: int, name: Any, place: str) -> int:
         "A new category, with the class id as its own if it is free."
         if not isinstance(name, str):
             self.report.add('class_name', place)
-        taken = [entry['id'] for entry in self.entries]
-        id = number_after(taken) if class_id in taken else class_id
-        self.entries.append({'id': id, 'name': str(class_id if name is None else name)})
-        self.numbers.append(class_id)
+        id = self.free if class_id in self.taken else class_id
+        self.taken.add(id)
+        self.free = max(self.free, id + 1)
+        self._append({'id': id, 'name': str(class_id if name is None else name)}, class_id)
         return id
+
+    def _append(self, entry: dict, class_id: int) -> None:
+        "One more category, under its class and its name."
+        self.entries.append(entry)
+        for name in (entry['name'], None):
+            self.by_class.setdefault((class_id, name), entry['id'])
+        self.by_name.setdefault(entry['name'], []).append(entry['id'])
 
     def _compare(self, names: Any, place: str) -> None:
         "Note a class map that a reader of this file will not make."
@@ -99,9 +111,11 @@ def number_after(
     "The number after the largest of some ids."
     return max([0, *(id for id in ids if type(id) is int)]) + 1
 
-# %% ../../nbs/build/coco_entries.ipynb #aed874e3
+# %% ../../nbs/build/coco_entries.ipynb #c3c30671
 def _box(box: Any, width: Any, height: Any, place: str, report: LossReport) -> list | None:
     "A box as COCO writes it; None if it is not made of numbers."
+    if not isinstance(box, BBox):
+        raise EncodeError(f'expected a BBox, found {type(box).__name__}', place)
     xmin, ymin, xmax, ymax = map(plain, box.xyxy)
     if not all(map(is_number, (xmin, ymin, xmax, ymax))):
         return None
@@ -114,11 +128,17 @@ def _box(box: Any, width: Any, height: Any, place: str, report: LossReport) -> l
         report.add('number_kind', place)
     return found
 
-# %% ../../nbs/build/coco_entries.ipynb #ca7b1167
+# %% ../../nbs/build/coco_entries.ipynb #f88154a2
+def _is_list_of(count: int, name: str, values: list) -> bool:
+    "Has a list of `record.coco` an item for each object, of the kind that it should have?"
+    kind = {'fields': dict, 'absent': list}.get(name, object)
+    return len(values) == count and all(isinstance(value, kind) for value in values)
+
+
 def _lists_of(held: Held, count: int, report: LossReport) -> dict[str, list]:
     "The lists of `record.coco`, if they are in step with the objects."
     lists = {name: values for name, values in held.coco.items() if isinstance(values, list)}
-    if any(len(values) != count for values in lists.values()):
+    if not all(_is_list_of(count, name, values) for name, values in lists.items()):
         report.add('annotations', f'{held.place}.coco')
         return {}
     return lists

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['plain', 'is_number', 'listed', 'jsonable', 'Held', 'held_by', 'HeldObjects', 'objects_in', 'name_of']
 
-# %% ../../nbs/build/coco_held.ipynb #b708b7c6
+# %% ../../nbs/build/coco_held.ipynb #7f289511
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from .checks import too_deep
 from .losses import LossReport
 from ..compat import prepare_icevision
 from ..schema import EncodeError
@@ -67,9 +68,9 @@ def listed(
         return None
     return values.tolist() if hasattr(values, 'tolist') else list(values)
 
-# %% ../../nbs/build/coco_held.ipynb #d17bad63
+# %% ../../nbs/build/coco_held.ipynb #6c698b89
 def _is_json(value: Any) -> bool:
-    "Can JSON hold a value as it is?"
+    "Can JSON hold a value as it is? One that is not too deep."
     if isinstance(value, dict):
         return all(type(key) is str and _is_json(item) for key, item in value.items())
     if isinstance(value, list):
@@ -83,7 +84,7 @@ def jsonable(
     report: LossReport,  # notes what JSON cannot hold
 ) -> dict[str, Any]:
     "Fields without those that JSON cannot hold."
-    bad = [name for name, value in fields.items() if not _is_json(value)]
+    bad = [name for name, value in fields.items() if too_deep(value) or not _is_json(value)]
     for name in bad:
         report.add('value', f'{place}.{name}')
     return {name: value for name, value in fields.items() if name not in bad}
@@ -148,7 +149,7 @@ def _add_component(held: Held, component: Any, report: LossReport) -> None:
         elif held.values.get(name) is None:
             held.values[name] = value
 
-# %% ../../nbs/build/coco_held.ipynb #ca8ade0d
+# %% ../../nbs/build/coco_held.ipynb #16c7eb58
 def _add_attributes(held: Held, own: dict[str, Any], place: str, report: LossReport) -> None:
     "What was set on a task or a record itself. Raises `EncodeError` where it hides a component's."
     for name, value in own.items():
@@ -169,7 +170,10 @@ def held_by(
     report: LossReport,  # notes what COCO has no place for
 ) -> Held:
     "All that a record says. Raises `EncodeError` where it says two things about one."
-    held = Held(place, {}, getattr(record, 'coco', None) or {})
+    coco = getattr(record, 'coco', {})
+    held = Held(place, {}, coco if isinstance(coco, dict) else {})
+    if not isinstance(coco, dict):
+        report.add('attribute', f'{place}.coco')
     for name, task in record.task_composites.items():
         if name not in ('common', 'detection'):
             report.add('task', f'{place}.{name}')
@@ -228,7 +232,7 @@ def _masks_of(held: Held, report: LossReport) -> list | None:
     place = f'{held.place}.detection.masks'
     return None if masks is None else _each_mask(masks, held.size, place, report)
 
-# %% ../../nbs/build/coco_held.ipynb #f624319d
+# %% ../../nbs/build/coco_held.ipynb #5c695a4a
 class HeldObjects(Struct):
     "The objects of a record, as lists of one length; None where the record has no such list."
 
@@ -255,6 +259,8 @@ def objects_in(
         'keypoints': listed(held.get('keypoints')),
         'scores': listed(held.get('scores')),
     }
+    if not {int}.issuperset(map(type, lists['label_ids'])):
+        raise EncodeError('label ids that are no whole numbers', f'{held.place}.detection.label_ids')
     lengths = {name: len(values) for name, values in lists.items() if values is not None}
     if len(set(lengths.values())) > 1:
         counts = ', '.join(f'{count:,} {name}' for name, count in lengths.items())

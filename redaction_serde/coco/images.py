@@ -6,7 +6,7 @@
 __all__ = ['TRIED', 'WALKED', 'FORMATS', 'inside', 'likely_folders', 'folder_of', 'why_missing', 'ImageSize', 'image_size',
            'Located', 'open_all', 'look_for']
 
-# %% ../../nbs/build/coco_images.ipynb #a46fbe48
+# %% ../../nbs/build/coco_images.ipynb #78b1a429
 import errno
 import os
 import re
@@ -14,6 +14,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from msgspec import Struct
 
@@ -109,9 +110,10 @@ def why_missing(
         return f'there is {shown(same[0])}, in another folder'
     return f'nothing of that name is among its {len(files):,} files; is it the right folder?'
 
-# %% ../../nbs/build/coco_images.ipynb #4edacc25
+# %% ../../nbs/build/coco_images.ipynb #abfda528
 FORMATS = ('JPEG', 'PNG', 'TIFF', 'WEBP', 'BMP', 'GIF', 'JPEG2000', 'PPM', 'TGA')
 _ORIENTATION = 0x0112
+_EXIF = {'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'}  # where Pillow finds it
 
 
 class ImageSize(Struct, frozen=True):
@@ -122,6 +124,19 @@ class ImageSize(Struct, frozen=True):
     turned: bool = False  # stored the other way round, with an EXIF note
 
 
+def _stored_size(image: Any) -> tuple[int, int]:
+    "Width and height as they are stored; for a TIFF, Pillow has turned them already, or not."
+    is_tiff = image.format == 'TIFF'
+    return (image.tag_v2[256], image.tag_v2[257]) if is_tiff else image.size
+
+
+def _is_turned(image: Any) -> bool:
+    "Does an image that was opened say that it is stored the other way round?"
+    if not (_EXIF & image.info.keys() or image.format == 'TIFF'):
+        return False  # a PNG would be decoded as a whole to make sure
+    return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+
+
 def image_size(
     path: str | os.PathLike,  # an image file
 ) -> ImageSize:
@@ -130,8 +145,8 @@ def image_size(
 
     try:
         with PIL.Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = _stored_size(image)
+            turned = _is_turned(image)
     except OSError:
         raise
     except Exception as e:  # a plugin may raise anything for a damaged header

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Fields', 'Objects', 'read_objects', 'members_of', 'taker', 'fill', 'said_of']
 
-# %% ../../nbs/build/coco_objects.ipynb #2122b717
+# %% ../../nbs/build/coco_objects.ipynb #2e8a27bb
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 
 from .boxes import Corners, said_again
 from .categories import Categories
-from .checks import column
+from .checks import Faults, column, too_deep
 from .masks import area_of, read_mask, said_by_mask
 from .rows import Columns
 from ..compat import prepare_icevision
@@ -157,19 +157,22 @@ def _ids(columns: Columns, notes: list[str]) -> list:
         notes.append(f'annotations with the id of another: {twins:,}; they are kept')
     return [None if id is UNSET else id for id in columns.ids]
 
-# %% ../../nbs/build/coco_objects.ipynb #1b6a5bfa
+# %% ../../nbs/build/coco_objects.ipynb #0574c8f6
 def read_objects(
     rows: list[dict],  # annotations
     columns: Columns,  # theirs, checked
     categories: Categories,
     sizes: list,  # height and width of each annotation's image, or None
     dropped: set[str],  # fields that are left out
+    faults: Faults,  # gathers what is wrong
     notes: list[str],  # gathers what a reader should know
 ) -> Objects:
     "The lists that records hold, and those of `record.coco`."
     has_masks, has_points = any(columns.segmentations), any(columns.points)
     held = ['segmentation'] * has_masks + ['keypoints', 'num_keypoints'] * has_points
     fields = _other_fields(rows, _ALWAYS | set(held) | dropped)
+    deep = [i for i, more in enumerate(fields) if more and too_deep(more)]
+    faults.add('annotations', len(rows), deep, 'something is nested too deeply', 'leave it out')
     absent = _absences(rows, ['id', 'iscrowd', *held])
     coco = {'ids': _ids(columns, notes), 'fields': fields, 'absent': absent}
     names = categories.class_map.get_classes()

@@ -200,7 +200,7 @@ def _collection_of(records: list[BaseRecord], make: Callable, file: File, class_
         collection.coco['absent'] = file.absent
     return collection
 
-# %% ../../nbs/build/coco_read.ipynb #f6946cbd
+# %% ../../nbs/build/coco_read.ipynb #a3752921
 def _locate(
     file: File,
     checked: Checked,
@@ -239,7 +239,9 @@ def _read(
     check_masks(columns.segmentations, own.__getitem__, faults)
     faults.stop()
     dropped = set(left_out)
-    objects = read_objects(file.annotations, columns, checked.categories, own, dropped, notes)
+    rows = file.annotations
+    objects = read_objects(rows, columns, checked.categories, own, dropped, faults, notes)
+    faults.stop()
     make = partial(new_record, objects.masks is not None, objects.keypoints is not None)
     records = _records(file, checked, located.paths, sizes, objects, make)
     collection = _collection_of(records, make, file, checked.categories.class_ids)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['File', 'parts_of', 'Columns', 'Checked', 'check_file']
 
-# %% ../../nbs/build/coco_rows.ipynb #d94cd84d
+# %% ../../nbs/build/coco_rows.ipynb #f1809591
 from itertools import chain
 from typing import Any
 
@@ -13,10 +13,10 @@ from msgspec import Struct, UnsetType
 
 from .boxes import Corners, corners
 from .categories import Categories, read_categories, shown_ids
-from .checks import Faults, column, shown
+from .checks import Faults, column, is_large, shown, too_deep
 from ..schema import DecodeError, LimitError, Limits
 
-# %% ../../nbs/build/coco_rows.ipynb #9c7492ef
+# %% ../../nbs/build/coco_rows.ipynb #85420822
 class File(Struct):
     "A COCO file, in its parts."
 
@@ -45,6 +45,8 @@ def parts_of(
         limit = f'{limits.records:,}; raise Limits(records=…)'
         raise LimitError(f'{count} are over the limit of {limit}')
     rest = {key: value for key, value in data.items() if key not in ('images', 'annotations')}
+    if too_deep(rest):
+        raise DecodeError('lists and objects are nested too deeply for a COCO file')
     return File(**lists, rest=rest, absent=[name for name in lists if name not in data])
 
 # %% ../../nbs/build/coco_rows.ipynb #f614c0ac
@@ -68,7 +70,7 @@ def _another_format(data: Any) -> str:
         return f'expected images, annotations and categories, found {shown_ids(keys)}'
     return f'expected an object with images, annotations and categories, found {shown(data)}'
 
-# %% ../../nbs/build/coco_rows.ipynb #2450d1d3
+# %% ../../nbs/build/coco_rows.ipynb #3d79efce
 def _check_images(images: list[dict], faults: Faults) -> tuple[list, list]:
     "Ids and names of the images."
     what = 'each image needs a number or a text of its own'
@@ -81,11 +83,18 @@ def _check_images(images: list[dict], faults: Faults) -> tuple[list, list]:
         bad = [i for i, size in enumerate(sizes) if type(size) is int and size <= 0]
         remedy = 'write the size of the image, or leave it out'
         faults.add('images', len(images), bad, f'`{side}` is not more than 0', remedy)
+    _check_depth('images', images, faults)
     empty = [i for i, name in enumerate(names) if name == '']
     faults.add('images', len(images), empty, '`file_name` is empty', 'write the name of the file')
     if not faults.problems:
         _check_twins(ids, names, faults)
     return ids, names
+
+
+def _check_depth(section: str, rows: list[dict], faults: Faults) -> None:
+    "Note rows with lists in lists in lists."
+    deep = [i for i, row in enumerate(rows) if too_deep(row)]
+    faults.add(section, len(rows), deep, 'something is nested too deeply', 'leave it out')
 
 
 def _check_twins(ids: list, names: list, faults: Faults) -> None:
@@ -127,7 +136,7 @@ def _all_near(numbers: list) -> bool:
     "Are all of some numbers places in an image?"
     return -_FAR < min(numbers, default=0) and max(numbers, default=0) < _FAR
 
-# %% ../../nbs/build/coco_rows.ipynb #91303fde
+# %% ../../nbs/build/coco_rows.ipynb #93c8e7ec
 _OPTIONAL = {type(None), UnsetType}
 
 
@@ -162,15 +171,15 @@ def _check_annotations(rows: list[dict], areas: str, faults: Faults) -> Columns:
         points=require('keypoints', {list} | _OPTIONAL, 'a list', ''),
         ids=require('id', {int, float, str} | _OPTIONAL, 'a number or text', ''),
     )
-    crowds = columns.crowds
-    bad = [i for i, crowd in enumerate(crowds) if type(crowd) is int and not 0 <= crowd <= 1]
+    crowds = enumerate(columns.crowds)
+    bad = [i for i, crowd in crowds if type(crowd) is int and crowd not in (0, 1)]
     faults.add('annotations', len(rows), bad, '`iscrowd` is not 0 or 1', 'mend it in the file')
     return columns
 
-# %% ../../nbs/build/coco_rows.ipynb #404948bd
+# %% ../../nbs/build/coco_rows.ipynb #0b1c023a
 def _is_id(value: Any) -> bool:
     "A whole number or text?"
-    return type(value) in (int, str)
+    return type(value) in (int, str) and not is_large(value)
 
 
 def _check_references(field: str, ids: list, known: set, faults: Faults) -> None:
@@ -215,7 +224,7 @@ def _check_points(columns: Columns, categories: Categories, faults: Faults) -> N
     what = '`keypoints` has not as many points as its category names'
     faults.add('annotations', len(columns.points), other, what, 'name the points of the category')
 
-# %% ../../nbs/build/coco_rows.ipynb #8bc2dfe1
+# %% ../../nbs/build/coco_rows.ipynb #a2decd96
 class Checked(Struct):
     "What a file has, when nothing is wrong with it."
 
@@ -236,7 +245,7 @@ def check_file(
     categories = read_categories(file.categories, faults, notes)
     columns = _check_annotations(file.annotations, areas, faults)
     if set(map(type, ids)) <= {int, str}:
-        _check_references('image_id', columns.image_ids, set(ids), faults)
+        _check_references('image_id', columns.image_ids, set(filter(_is_id, ids)), faults)
     if categories:
         _check_references('category_id', columns.category_ids, set(categories.class_of), faults)
         _check_meaning(columns.category_ids, categories.ambiguous, faults)

@@ -116,7 +116,19 @@ def _result_of(entry: dict) -> dict:
     "What a result says of an annotation."
     return {name: entry[name] for name in _RESULT if name in entry}
 
-# %% ../../nbs/build/coco_write.ipynb #9b335830
+# %% ../../nbs/build/coco_write.ipynb #6fe05f9c
+def _is_about(about: Any) -> bool:
+    "Is this what `read_coco` keeps of a file as a whole?"
+    if not isinstance(about, dict) or not isinstance(about.get('file'), dict):
+        return False
+    entries = about['file'].get('categories', [])
+    rows = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    numbers = about.get('class_ids')
+    if not rows or not isinstance(numbers, list) or len(numbers) != len(entries):
+        return False
+    return all({'id', 'name'} <= entry.keys() for entry in entries)
+
+
 def to_coco(
     collection: RecordCollection | Iterable[BaseRecord] | Iterable[Prediction],
     about: dict | None = None,  # `.coco` of the collection that was read; None: `collection`'s own
@@ -124,7 +136,7 @@ def to_coco(
 ) -> tuple[dict | list, LossReport]:  # plain data: a COCO file, or results if these are predictions
     "What COCO can say of a collection, and what not. Raises `EncodeError` for contradictions."
     about = getattr(collection, 'coco', None) if about is None else about
-    if about is not None and not {'file', 'class_ids'} <= set(about):
+    if about is not None and not _is_about(about):
         raise EncodeError('`about` is not what read_coco keeps as `.coco` of its collection')
     items = list(collection)
     report = LossReport()
