@@ -1173,6 +1173,28 @@ def test_memory_is_bounded_by_the_collection(many):
     assert len(collection) == 400 and peak < 3 * size
 
 
+def test_the_collector_is_left_as_it_was():
+    for data in (a_file(an_object()), a_file(an_object(area=...))):
+        for switch in (gc.disable, gc.enable):
+            switch()
+            try:
+                read(data)
+            except DecodeError:
+                pass
+            assert gc.isenabled() == (switch is gc.enable)
+
+
+def test_memory_levels_off():
+    data = json.dumps(a_file(*(an_object(i, keypoints=[1, 1, 2]) for i in range(300)))).encode()
+    def grown():
+        for _ in range(20):
+            quiet(data)
+        gc.collect()
+        return len(gc.get_objects())
+    first = grown()
+    assert grown() < first + 100
+
+
 def test_importing_checks_is_light():
     """What reads bytes and boxes needs no icevision."""
     import subprocess
