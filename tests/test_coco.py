@@ -938,6 +938,8 @@ def test_what_coco_cannot_hold():
     assert changed(lambda r: r.add_component(FilepathRecordComponent(Task('other')))) == ['task']
     assert changed(lambda r: setattr(r.detection.bboxes[0], 'xmax', np.nan)) == ['not_a_number']
     assert changed(lambda r: r.detection.areas.__setitem__(0, np.inf)) == ['area']
+    assert changed(lambda r: r.detection.masks[0].points[0].__setitem__(0, np.nan)) == ['not_a_number']
+    assert changed(lambda r: r.detection.keypoints.__setitem__(0, KeyPoints([1, np.inf, 2], None))) == ['not_a_number']
     assert changed(lambda r: r.detection.labels.__setitem__(0, 'dog')) == ['labels']
     assert changed(lambda r: r.set_record_id((1, 2))) == ['image_id']
     assert changed(lambda r: r.set_img_size(ImgSize(9, 9), original=True) or r.set_img_size(ImgSize(8, 8))) == ['original_size']
@@ -1032,6 +1034,38 @@ def test_masks_of_other_kinds_have_the_same_pixels():
     assert [loss.code for loss in report.losses] == ['mask_form'] and not report.stops
     mask, = read(data)[0].detection.masks
     assert np.array_equal(mask.to_mask(80, 100).data, pixels.data)
+
+
+def test_run_lengths_need_a_size():
+    record, = collection = read(a_file(an_object(segmentation=RUNS), images=[{'id': 1, 'file_name': 'a.png'}]))
+    assert again(collection)['annotations'][0]['segmentation'] == RUNS
+    record.detection.masks[0].counts[1] += 1
+    with pytest.raises(EncodeError, match='size is not known'):
+        to_coco(collection)
+
+
+def test_numbers_of_numpy_are_numbers():
+    record, = collection = read(a_file(an_object(segmentation=SQUARE), an_object(2, segmentation=RUNS)))
+    before = again(collection)
+    record.detection.set_masks([Polygon([np.array(SQUARE[0])]), type(record.detection.masks[1])(np.array(RUNS['counts']))])
+    record.detection.set_bboxes([BBox(*np.array(box.xyxy)) for box in record.detection.bboxes])
+    record.detection.set_areas(np.array(record.detection.areas))
+    record.detection.label_ids = np.array(record.detection.label_ids)
+    with pytest.raises(EncodeError, match='hides'):
+        to_coco(collection)
+    del record.detection.label_ids
+    assert difference(before, again(collection)) is None
+
+
+@pytest.mark.parametrize('size', [(None, None), (None, 80), (..., 80), (..., ...)], ids=str)
+def test_a_size_that_the_file_does_not_say_is_not_written(tmp_path, size):
+    Image.new('RGB', (100, 80)).save(tmp_path/'1.png')
+    image = {name: value for name, value in zip(('id', 'file_name', 'width', 'height'), (1, '1.png', *size)) if value is not ...}
+    path = tmp_path/'a.json'
+    path.write_text(json.dumps(a_file(images=[image])))
+    collection = quiet(path)
+    assert collection[0].img_size == (100, 80)
+    assert again(collection)['images'] == [image]
 
 
 def test_keypoints_from_elsewhere_bring_their_names():

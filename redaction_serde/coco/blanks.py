@@ -11,8 +11,8 @@ from typing import Any
 
 from ..compat import prepare_icevision
 
-# %% ../../nbs/build/coco_blanks.ipynb #010ed369
-prepare_icevision();
+# %% ../../nbs/build/coco_blanks.ipynb #4f4f511c
+_ = prepare_icevision()
 
 # %% ../../nbs/build/coco_blanks.ipynb #b4e8529c
 from icevision.core import (

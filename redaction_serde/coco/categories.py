@@ -15,8 +15,8 @@ from msgspec import UNSET, Struct
 from .checks import Faults, shown
 from ..compat import prepare_icevision
 
-# %% ../../nbs/build/coco_categories.ipynb #a0b1a8a8
-prepare_icevision();
+# %% ../../nbs/build/coco_categories.ipynb #bf072dde
+_ = prepare_icevision()
 
 # %% ../../nbs/build/coco_categories.ipynb #e20858ca
 from icevision.core import BACKGROUND, ClassMap, KeypointConnection, KeypointsMetadata

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Entries', 'number_after', 'RecordWriter', 'image_entry', 'image_ids', 'number_new', 'name_keypoints']
 
-# %% ../../nbs/build/coco_entries.ipynb #7cff74b3
+# %% ../../nbs/build/coco_entries.ipynb #19f94038
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,17 +17,18 @@ from msgspec import UNSET
 
 from .boxes import same_number, side
 from .categories import class_ids, class_map
+from .checks import is_large
 from .held import Held, is_number, jsonable, listed, name_of, objects_in, plain
 from .losses import LossReport
 from .masks import read_mask, write_mask
 from ..compat import prepare_icevision
 from ..schema import EncodeError
 
-# %% ../../nbs/build/coco_entries.ipynb #f1c76d04
-prepare_icevision();
+# %% ../../nbs/build/coco_entries.ipynb #e14d8cfb
+_ = prepare_icevision()
 
-# %% ../../nbs/build/coco_entries.ipynb #a523d8fd
-from icevision.core import BBox, Polygon
+# %% ../../nbs/build/coco_entries.ipynb #1d9d485f
+from icevision.core import RLE, BBox, Polygon
 
 # %% ../../nbs/build/coco_entries.ipynb #d917fa04
 class Entries:
@@ -155,14 +157,19 @@ def _same_points(said: Any, points: Any) -> bool:
     twin = np.array(said or [])
     return twin.dtype == points.keypoints.dtype and np.array_equal(twin, points.keypoints)
 
-# %% ../../nbs/build/coco_entries.ipynb #b2ecadb4
-def _segmentation(mask: Any, said: dict, absent: list, size: list | None) -> Any:
+# %% ../../nbs/build/coco_entries.ipynb #cbe96e41
+def _segmentation(mask: Any, said: dict, absent: list, size: list | None, place: str) -> Any:
     "A segmentation as the file has it, or from the mask; `UNSET` if the file has none."
     if 'segmentation' in said and _same_mask(said['segmentation'], mask):
         return said['segmentation']
     if 'segmentation' in absent and isinstance(mask, Polygon) and not mask.points:
         return UNSET
-    return write_mask(mask, size)
+    if isinstance(mask, RLE) and size is None:
+        raise EncodeError('run lengths of an image whose size is not known; set its size', place)
+    try:
+        return write_mask(mask, size)
+    except (LookupError, TypeError, ValueError) as e:
+        raise EncodeError(f'a mask that is none: {type(e).__name__}: {e}', place) from None
 
 
 def _points(points: Any, said: dict, absent: list) -> dict[str, Any]:
@@ -178,7 +185,17 @@ def _points(points: Any, said: dict, absent: list) -> dict[str, Any]:
         del found['num_keypoints']
     return found
 
-# %% ../../nbs/build/coco_entries.ipynb #d14ba750
+def _is_finite(shape: dict[str, Any]) -> bool:
+    "Are all numbers of a mask and of keypoints numbers that JSON has?"
+    segmentation = shape.get('segmentation') or []
+    numbers = [shape.get('keypoints') or []]
+    if isinstance(segmentation, list):
+        numbers += segmentation if segmentation and isinstance(segmentation[0], list) else [segmentation]
+    elif isinstance(segmentation['counts'], list):
+        numbers.append(segmentation['counts'])
+    return all(map(is_number, chain.from_iterable(numbers)))
+
+# %% ../../nbs/build/coco_entries.ipynb #f77e15e1
 class RecordWriter:
     "Turns the objects of one record into annotations."
 
@@ -207,10 +224,15 @@ class RecordWriter:
 
     def annotation(self, i: int, image_id: Any) -> dict[str, Any] | None:
         "One object, with all that the file said of it; None if its numbers are none."
-        box = _RowWriter(self, i).box()
-        return None if box is None else _RowWriter(self, i).entry(box, image_id)
+        row = _RowWriter(self, i)
+        box = row.box()
+        shape = row.shape()
+        if box is None or not _is_finite(shape):
+            row.note('not_a_number')
+            return None
+        return row.entry(box, shape, image_id)
 
-# %% ../../nbs/build/coco_entries.ipynb #72b3bd33
+# %% ../../nbs/build/coco_entries.ipynb #fb8d0173
 class _RowWriter:
     "Turns one object into an annotation."
 
@@ -232,10 +254,8 @@ class _RowWriter:
         sides = self.record.listed('widths', self.i), self.record.listed('heights', self.i)
         place = self.record.place(self.i)
         box = _box(self.objects.boxes[self.i], *sides, place, self.record.report)
-        if box is not None and (self.objects.scores is None or is_number(self.own('scores'))):
-            return box
-        self.note('not_a_number')
-        return None
+        has_score = self.objects.scores is None or is_number(self.own('scores'))
+        return box if has_score else None
 
     def area(self, box: list) -> int | float:
         "The area; that of the box where the record has none, as icevision's exporter writes it."
@@ -256,12 +276,13 @@ class _RowWriter:
         found: dict[str, Any] = {}
         if self.objects.masks is not None:
             mask = self.objects.masks[self.i]
-            found['segmentation'] = _segmentation(mask, self.said, self.absent, self.record.size)
+            size, place = self.record.size, self.record.place(self.i)
+            found['segmentation'] = _segmentation(mask, self.said, self.absent, size, place)
         if self.objects.keypoints is not None:
             found |= _points(self.objects.keypoints[self.i], self.said, self.absent)
         return {name: value for name, value in found.items() if value is not UNSET}
 
-    def entry(self, box: list, image_id: Any) -> dict[str, Any]:
+    def entry(self, box: list, shape: dict[str, Any], image_id: Any) -> dict[str, Any]:
         "All fields. An object that no file numbered has `UNSET` for an id."
         place = self.record.place(self.i)
         class_id = self.objects.label_ids[self.i]
@@ -270,7 +291,7 @@ class _RowWriter:
         id = self.record.listed('ids', self.i) if self.record.lists else UNSET
         entry = {} if 'id' in self.absent else {'id': id}
         entry |= {'image_id': image_id, 'category_id': category_id}
-        entry |= {'bbox': box, 'area': self.area(box), **self.crowd(), **self.shape()}
+        entry |= {'bbox': box, 'area': self.area(box), **self.crowd(), **shape}
         more = {name: value for name, value in self.said.items() if name not in entry}
         entry |= jsonable(more, place, self.record.report)
         if self.objects.scores is not None:
@@ -290,7 +311,7 @@ def _name_in(path: Path, folder: Path) -> str:
     "A path relative to a folder, if it is below it; with slashes."
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
-# %% ../../nbs/build/coco_entries.ipynb #25a96860
+# %% ../../nbs/build/coco_entries.ipynb #9de29a28
 def image_entry(
     held: Held,  # what a record says
     image_id: Any,
@@ -303,7 +324,8 @@ def image_entry(
     path = held.get('filepath')
     if path is not None and not _ends_in(Path(path), entry.get('file_name')):
         entry['file_name'] = _name_in(Path(path), folder)
-    if held.size is not None and ('width' in entry or 'image' not in held.coco):
+    said = 'image' not in held.coco or None not in (entry.get('width'), entry.get('height'))
+    if held.size is not None and said:
         entry['height'], entry['width'] = held.size
     _note_picture(held, report)
     return entry
@@ -319,7 +341,7 @@ def _note_picture(held: Held, report: LossReport) -> None:
     if original is not None and original != held.get('img_size'):
         report.add('original_size', f'{held.place}.original_img_size')
 
-# %% ../../nbs/build/coco_entries.ipynb #651f745e
+# %% ../../nbs/build/coco_entries.ipynb #76898998
 def image_ids(
     records: list[Held],
     report: LossReport,  # notes records whose id will not do
@@ -330,7 +352,7 @@ def image_ids(
     seen: set = set()
     ids = []
     for held, id in zip(records, own):
-        if type(id) not in (int, str) or id in seen:
+        if type(id) not in (int, str) or is_large(id) or id in seen:
             report.add('image_id', f'{held.place}.record_id')
             id, free = free, free + 1
         seen.add(id)

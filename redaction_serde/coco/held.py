@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['plain', 'is_number', 'listed', 'jsonable', 'Held', 'held_by', 'HeldObjects', 'objects_in', 'name_of']
 
-# %% ../../nbs/build/coco_held.ipynb #7f289511
+# %% ../../nbs/build/coco_held.ipynb #e262a552
 import math
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from .losses import LossReport
 from ..compat import prepare_icevision
 from ..schema import EncodeError
 
-# %% ../../nbs/build/coco_held.ipynb #23abaac9
-prepare_icevision();
+# %% ../../nbs/build/coco_held.ipynb #202d74e4
+_ = prepare_icevision()
 
 # %% ../../nbs/build/coco_held.ipynb #6efc2cc7
 from icevision.core import (
@@ -184,7 +185,7 @@ def held_by(
     _add_attributes(held, _own(record), place, report)
     return held
 
-# %% ../../nbs/build/coco_held.ipynb #2e9b9a1f
+# %% ../../nbs/build/coco_held.ipynb #c1a5e382
 def _as_runs(mask: Any, size: list | None, place: str) -> list[EncodedRLEs]:
     "The objects of a mask of another kind."
     if isinstance(mask, MaskArray) and not mask.data.size:
@@ -198,12 +199,23 @@ def _as_runs(mask: Any, size: list | None, place: str) -> list[EncodedRLEs]:
     return [EncodedRLEs([erle]) for erle in erles]
 
 
+def _plain_polygon(mask: Polygon) -> Polygon:
+    "A polygon made of lists of Python's numbers; itself if it is."
+    parts = mask.points
+    if isinstance(parts, list) and {list}.issuperset(map(type, parts)):
+        if {int, float}.issuperset(map(type, chain.from_iterable(parts))):
+            return mask
+    return Polygon([[plain(number) for number in listed(part)] for part in listed(parts)])
+
+
 def _each_mask(masks: Iterable, size: list | None, place: str, report: LossReport) -> list:
     "One mask of COCO's kinds for each object."
     found: list = []
     for mask in masks:
-        if isinstance(mask, (Polygon, RLE)):
-            found.append(mask)
+        if isinstance(mask, Polygon):
+            found.append(_plain_polygon(mask))
+        elif isinstance(mask, RLE):
+            found.append(RLE(listed(mask.counts)))
         elif isinstance(mask, EncodedRLEs):
             found += [EncodedRLEs([erle]) for erle in mask.erles]
         else:

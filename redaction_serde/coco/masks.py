@@ -16,14 +16,14 @@ from msgspec import UNSET, UnsetType
 from .checks import Faults, shown
 from ..compat import prepare_icevision
 
-# %% ../../nbs/build/coco_masks.ipynb #ec47b0db
-prepare_icevision();
+# %% ../../nbs/build/coco_masks.ipynb #ca18d8e0
+_ = prepare_icevision()
 
 # %% ../../nbs/build/coco_masks.ipynb #0c8a4ec8
 from icevision.core import RLE, EncodedRLEs, Polygon
 from icevision.core.mask import Mask
 
-# %% ../../nbs/build/coco_masks.ipynb #da063288
+# %% ../../nbs/build/coco_masks.ipynb #0563d875
 _NUMBERS = {int, float}
 
 
@@ -36,13 +36,13 @@ def read_mask(
     if isinstance(segmentation, dict):
         counts = segmentation['counts']
         if isinstance(counts, str):
-            return EncodedRLEs([{'size': segmentation['size'], 'counts': counts.encode()}])
-        return RLE(counts)
+            return EncodedRLEs([{'size': list(segmentation['size']), 'counts': counts.encode()}])
+        return RLE(list(counts))  # a copy: the file's own list may be kept beside it
     if isinstance(segmentation[0], list):
         return Polygon(segmentation)
-    return Polygon([segmentation])
+    return Polygon([list(segmentation)])
 
-# %% ../../nbs/build/coco_masks.ipynb #d990bd2e
+# %% ../../nbs/build/coco_masks.ipynb #6265c500
 def write_mask(
     mask: Mask,  # `Polygon`, `RLE` or `EncodedRLEs` of one object
     size: list | None,  # height, width of the image, if they are known
@@ -55,7 +55,7 @@ def write_mask(
     erle = mask.erles[0]
     counts = erle['counts']
     text = counts.decode() if isinstance(counts, bytes) else counts
-    return {'size': list(erle['size']), 'counts': text}
+    return {'size': [int(side) for side in erle['size']], 'counts': text}
 
 
 def said_by_mask(

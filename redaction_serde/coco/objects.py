@@ -19,8 +19,8 @@ from .masks import area_of, read_mask, said_by_mask
 from .rows import Columns
 from ..compat import prepare_icevision
 
-# %% ../../nbs/build/coco_objects.ipynb #a94d45b4
-prepare_icevision();
+# %% ../../nbs/build/coco_objects.ipynb #2585f842
+_ = prepare_icevision()
 
 # %% ../../nbs/build/coco_objects.ipynb #5b532bd7
 from icevision.core import (

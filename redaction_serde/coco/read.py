@@ -29,8 +29,8 @@ from ..compat import prepare_icevision
 from ..formats import read_file
 from ..schema import DecodeError, Limits
 
-# %% ../../nbs/build/coco_read.ipynb #73690f18
-prepare_icevision();
+# %% ../../nbs/build/coco_read.ipynb #bb9c6814
+_ = prepare_icevision()
 
 # %% ../../nbs/build/coco_read.ipynb #e9169b81
 from icevision.core import (

@@ -29,8 +29,8 @@ from ..compat import prepare_icevision
 from ..formats import write_file
 from ..schema import EncodeError
 
-# %% ../../nbs/build/coco_write.ipynb #93bfaf31
-prepare_icevision();
+# %% ../../nbs/build/coco_write.ipynb #b3c30707
+_ = prepare_icevision()
 
 # %% ../../nbs/build/coco_write.ipynb #d4cb39dc
 from icevision.core import BaseRecord
