@@ -915,9 +915,10 @@ def test_a_file_is_written_as_a_whole(tmp_path):
     assert (tmp_path/'a.json').read_bytes() == before
 
 
-def test_the_same_bytes_every_time(tmp_path):
+def test_the_same_bytes_every_time(tmp_path, monkeypatch):
     write_coco(read(BASE), tmp_path/'a.json.gz')
     first = (tmp_path/'a.json.gz').read_bytes()
+    monkeypatch.setattr('time.time', lambda: 0)
     write_coco(read(BASE), tmp_path/'a.json.gz')
     assert (tmp_path/'a.json.gz').read_bytes() == first
 

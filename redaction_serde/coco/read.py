@@ -5,12 +5,10 @@
 # %% auto #0
 __all__ = ['CocoWarning', 'CocoReport', 'read_coco']
 
-# %% ../../nbs/build/coco_read.ipynb #929ba119
-import gc
+# %% ../../nbs/build/coco_read.ipynb #b1dc2ba4
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
-from .blanks import Mould, new_record
+from .blanks import Mould, collector_paused, new_record
 from .checks import Faults, column, shown
 from .images import ImageSize, Located, look_for, open_all
 from .masks import check_masks
@@ -247,19 +245,7 @@ def _read(
     collection = _collection_of(records, make, file, checked.categories.class_ids)
     return collection, _report_of(file, checked, left_out, notes)
 
-# %% ../../nbs/build/coco_read.ipynb #1bd0bfc8
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    "No garbage collection inside; afterwards as it was before."
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-# %% ../../nbs/build/coco_read.ipynb #bb56d078
+# %% ../../nbs/build/coco_read.ipynb #b335de0a
 def read_coco(
     annotations: str | os.PathLike | bytes,  # a COCO file, or its bytes; also UTF-16 or gzipped
     images: str | os.PathLike | None = None,  # folder of its images: all are found and measured
@@ -276,7 +262,7 @@ def read_coco(
     path = None if isinstance(annotations, bytes) else Path(annotations)
     data = annotations if path is None else read_file(path, limits)
     folder = None if images is None else Path(images)
-    with _collector_paused():
+    with collector_paused():
         collection, told = _read(data, path, folder, only, areas, limits)
     _tell(told, report)
     return collection

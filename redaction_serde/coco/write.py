@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['to_coco', 'encode_coco', 'write_coco']
 
-# %% ../../nbs/build/coco_write.ipynb #782826f0
+# %% ../../nbs/build/coco_write.ipynb #0604de8b
 import gzip
 import math
 import os
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from .blanks import collector_paused
 from redaction_serde.coco.entries import (
     Entries,
     RecordWriter,
@@ -171,7 +172,7 @@ def encode_coco(
         raise EncodeError(f'something is no text or number that JSON can hold: {e}') from None
     return b'{\n' + b',\n'.join(parts) + b'\n}\n'
 
-# %% ../../nbs/build/coco_write.ipynb #e8e70686
+# %% ../../nbs/build/coco_write.ipynb #f5bb3114
 def write_coco(
     collection: RecordCollection | Iterable[BaseRecord] | Iterable[Prediction],
     path: str | os.PathLike,  # the file to write; gzipped if it ends in .gz
@@ -180,10 +181,11 @@ def write_coco(
     lossy: bool = False,  # write also if COCO cannot hold all of it
 ) -> LossReport:  # what the file does not say
     "Write a COCO file, or results. Raises `EncodeError` (`LossyError`) before it is touched."
-    data, report = to_coco(collection, about, images)
-    if report.stops and not lossy:
-        raise LossyError(report)
-    text = encode_coco(data)
+    with collector_paused():
+        data, report = to_coco(collection, about, images)
+        if report.stops and not lossy:
+            raise LossyError(report)
+        text = encode_coco(data)
     if os.fspath(path).lower().endswith('.gz'):
         text = gzip.compress(text, mtime=0)
     write_file(path, text)
