@@ -116,7 +116,7 @@ def _is_skeleton(skeleton: object, points: int) -> bool:
     pairs = all(len(pair) == 2 and {int}.issuperset(map(type, pair)) for pair in skeleton)
     return pairs and all(1 <= point <= points for pair in skeleton for point in pair)
 
-# %% ../../nbs/build/coco_categories.ipynb #5bccd278
+# %% ../../nbs/build/coco_categories.ipynb #8271b69b
 class Categories(Struct):
     "What the categories of a file mean to icevision."
 
@@ -142,7 +142,7 @@ def read_categories(
         return None
     return _numbered(entries, list(zip(ids, names)), notes)
 
-
+# %% ../../nbs/build/coco_categories.ipynb #c75f4f9b
 def _numbered(entries: list[dict], pairs: list[tuple], notes: list[str]) -> Categories:
     "Number each pair of id and name once."
     distinct = list(dict.fromkeys(pairs))

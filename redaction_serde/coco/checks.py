@@ -50,7 +50,7 @@ def too_deep(
     items = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(too_deep(item, levels - 1) for item in items)
 
-# %% ../../nbs/build/coco_checks.ipynb #441001bf
+# %% ../../nbs/build/coco_checks.ipynb #939bd1f5
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what MessagePack and other formats hold
 
 
@@ -60,9 +60,9 @@ def is_large(
     "Is this a whole number of more than 64 bits?"
     return type(value) is int and not SMALLEST <= value <= LARGEST
 
-
-class Faults:
-    "Gathers what is wrong with a file: one problem for each rule, however often it is broken."
+# %% ../../nbs/build/coco_checks.ipynb #bae35fd1
+class _Problems:
+    "Gathers problems: one for each rule, however often it is broken."
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -81,6 +81,15 @@ class Faults:
         place = f'$.{section}[{bad[0]}]'
         count = f'{len(bad):,} of {total:,} {section}'
         self.problems.append(Problem(place, f'{what} in {count}, first at {place}; {remedy}'))
+
+    def stop(self) -> None:
+        "Raise `DecodeError` with everything that was found."
+        if self.problems:
+            raise DecodeError(self.problems)
+
+# %% ../../nbs/build/coco_checks.ipynb #935f0485
+class Faults(_Problems):
+    "Gathers what is wrong with a file."
 
     def _refuse_large(self, section: str, field: str, values: list) -> None:
         "Whole numbers of more than 64 bits cannot be stored; and a dict of them can be made slow."
@@ -112,8 +121,3 @@ class Faults:
             found = f'`{field}` is not {expected} (found {shown(values[wrong[0]])})'
             self.add(section, len(rows), wrong, found, 'mend it in the file')
         return values
-
-    def stop(self) -> None:
-        "Raise `DecodeError` with everything that was found."
-        if self.problems:
-            raise DecodeError(self.problems)

@@ -70,7 +70,7 @@ def said_by_mask(
         return False
     return isinstance(segmentation['counts'], str) or segmentation['size'] == size
 
-# %% ../../nbs/build/coco_masks.ipynb #5da5906b
+# %% ../../nbs/build/coco_masks.ipynb #58c8e463
 _PACKED = re.compile(r'[0-o]+')  # the characters of compressed run lengths
 
 
@@ -89,7 +89,7 @@ def _fault_of(segmentation: Any, size: list | None) -> str:
         return 'has something in a polygon that is not a number'
     return ''
 
-
+# %% ../../nbs/build/coco_masks.ipynb #1a010d83
 def _fault_of_runs(segmentation: dict, size: list | None) -> str:
     "Why something is no run lengths."
     counts = segmentation.get('counts', UNSET)

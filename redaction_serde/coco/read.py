@@ -198,7 +198,7 @@ def _collection_of(records: list[BaseRecord], make: Callable, file: File, class_
         collection.coco['absent'] = file.absent
     return collection
 
-# %% ../../nbs/build/coco_read.ipynb #a3752921
+# %% ../../nbs/build/coco_read.ipynb #f0492203
 def _locate(
     file: File,
     checked: Checked,
@@ -214,7 +214,7 @@ def _locate(
     unsized = [i for i, pair in enumerate(sides) if None in pair]
     return look_for(checked.names, path, unsized)
 
-
+# %% ../../nbs/build/coco_read.ipynb #22eb52a6
 def _read(
     data: bytes,
     path: Path | None,  # of the file
