@@ -6,7 +6,9 @@ PAGES       ?= 10
 SEED        ?= 0
 OUT         ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist worksteal
-BENCH_ARGS  ?= --stream 1000000
+BENCH_ARGS  ?= --stream 500000
+OLD         ?=
+AGAINST_ARGS ?=
 PORT        ?=
 
 BIN   := .venv/bin
@@ -29,11 +31,12 @@ export HYPOTHESIS_STORAGE_DIRECTORY = $(STATE)/hypothesis
 export TORCHINDUCTOR_CACHE_DIR = $(STATE)/torchinductor
 export NO_ALBUMENTATIONS_UPDATE = 1
 export XDG_CONFIG_HOME = $(STATE)/config
+export HF_HOME = $(STATE)/huggingface
 export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz bench dashboard screenshot lab docs serve prepare proto readme clean distclean
+.PHONY: help demo test fuzz bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -47,13 +50,16 @@ test: $(READY) ## everything that the project promises
 fuzz: $(READY) ## the properties and the mutation fuzzer, for longer and with a new seed
 	@HYPOTHESIS_PROFILE=deep FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 tests/test_round_trip.py tests/test_hostile.py
 
-bench: $(READY) ## times and sizes beside pickle and others, as ratios (about ten minutes)
+bench: $(READY) ## times and sizes beside pickle and others, as ratios (ten to twelve minutes)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+
+against: $(READY) ## is this version slower than the checkout in OLD=...?
+	@$(BIN)/python -W ignore bench/against.py $(if $(OLD),"$(OLD)") $(AGAINST_ARGS)
 
 dashboard: $(READY) ## ZenML's own dashboard on 127.0.0.1, over the store that `make demo` made
 	@$(BIN)/python tools/dashboard.py --store "$(OUT)/zenml" $(if $(PORT),--port $(PORT))
 
-screenshot: $(READY) ## the picture of the dashboard in lesson 05 (needs Chromium)
+screenshot: $(READY) ## the picture of the dashboard in the lesson on materialisation (needs Chromium)
 	@$(BIN)/python tools/dashboard.py --picture
 
 lab: $(READY) ## JupyterLab on the notebooks

@@ -1,4 +1,5 @@
 """Sphinx configuration. `make docs` prepares the folder that Sphinx reads (tools/build_docs.py); nothing here needs a network."""
+
 import json
 import os
 import sys
@@ -9,10 +10,10 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here))
 SOURCE = Path(os.environ['SITE_SOURCE'])  # where tools/build_docs.py has put the pages
-PAGES = json.loads((SOURCE/'pages.json').read_text(encoding='utf-8'))  # page name to title, description, notebook, …
+PAGES = json.loads((SOURCE / 'pages.json').read_text(encoding='utf-8'))  # page name to title, description, notebook, …
 
 settings = ConfigParser(delimiters=['='])
-settings.read(here.parent/'settings.ini', encoding='utf-8')
+settings.read(here.parent / 'settings.ini', encoding='utf-8')
 settings = settings['DEFAULT']
 
 project, release = settings['title'], settings['version']
@@ -21,7 +22,7 @@ html_baseurl = settings['doc_host'] + settings['doc_baseurl']
 
 extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton']
 exclude_patterns = ['pages.json']
-templates_path = [str(here/'_templates')]
+templates_path = [str(here / '_templates')]
 
 # Notebooks: they were executed already, and each picture becomes a file
 nb_execution_mode = 'off'
@@ -30,7 +31,10 @@ nb_render_markdown_format = 'myst'  # tables that cells make
 nb_ipywidgets_js = {}
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath', 'amsmath', 'fieldlist', 'attrs_inline', 'attrs_block']
 myst_heading_anchors = 3
-suppress_warnings = ['mystnb.unknown_mime_type']
+suppress_warnings = [
+    'mystnb.unknown_mime_type',
+    'ref.python',  # two modules may have a class of one name; a plain word then leads to the first
+]
 
 # API
 add_module_names = False
@@ -43,10 +47,10 @@ toc_object_entries = False
 # Looks
 html_theme = 'sphinx_book_theme'
 html_title = project
-html_static_path = [str(here/'_static')]
+html_static_path = [str(here / '_static')]
 html_css_files = ['icons.css', 'site.css']  # icons.css is written when the pages are known
 html_js_files = [('site.js', {'defer': 'defer'})]
-html_favicon = str(here/'_static'/'icon.svg')
+html_favicon = str(here / '_static' / 'icon.svg')
 html_last_updated_fmt = None
 html_copy_source = False
 html_show_sphinx = False
@@ -78,50 +82,105 @@ def head_and_buttons(app, pagename, templatename, context, doctree):
     title = page.get('title') or context.get('title', '')
     description = page.get('description') or settings['description']
     url = f'{html_baseurl}{pagename}.html' if pagename != 'index' else html_baseurl
-    tags = {'og:site_name': project, 'og:type': 'website' if pagename == 'index' else 'article', 'og:title': title, 'og:description': description, 'og:url': url}
-    if page: tags |= {'og:image': f'{html_baseurl}_cards/{pagename}.png', 'og:image:width': '1200', 'og:image:height': '630', 'og:image:alt': f'{title}. {description}'}
-    metas = [f'<meta name="description" content="{escape(description)}">', *(f'<meta property="{k}" content="{escape(v)}">' for k, v in tags.items()),
-             f'<meta name="twitter:card" content="{"summary_large_image" if page else "summary"}">']
-    if pagename in ('404', 'search', 'genindex', 'py-modindex'): metas = ['<meta name="robots" content="noindex">']
+    tags = {
+        'og:site_name': project,
+        'og:type': 'website' if pagename == 'index' else 'article',
+        'og:title': title,
+        'og:description': description,
+        'og:url': url,
+    }
+    if page:
+        tags |= {
+            'og:image': f'{html_baseurl}_cards/{pagename}.png',
+            'og:image:width': '1200',
+            'og:image:height': '630',
+            'og:image:alt': f'{title}. {description}',
+        }
+    metas = [
+        f'<meta name="description" content="{escape(description)}">',
+        *(f'<meta property="{k}" content="{escape(v)}">' for k, v in tags.items()),
+        f'<meta name="twitter:card" content="{"summary_large_image" if page else "summary"}">',
+    ]
+    if pagename in ('404', 'search', 'genindex', 'py-modindex'):
+        metas = ['<meta name="robots" content="noindex">']
     context['metatags'] = context.get('metatags', '') + '\n'.join(metas)
     buttons = context['header_buttons'] = []
     to = context['pathto']
     if page.get('notebook'):
         if page.get('lite'):
-            buttons.append({'type': 'link', 'url': to(f'lite/notebooks/index.html?path={page["notebook"]}', 1), 'icon': 'fas fa-rocket', 'text': '',
-                            'tooltip': 'Run this lesson in the browser', 'label': 'run-in-browser'})
-        buttons.append({'type': 'link', 'url': to(f'_notebooks/{page["notebook"]}', 1), 'icon': 'fas fa-download', 'text': '', 'tooltip': 'Download this notebook', 'label': 'download-notebook'})
+            buttons.append(
+                {
+                    'type': 'link',
+                    'url': to(f'lite/notebooks/index.html?path={page["notebook"]}', 1),
+                    'icon': 'fas fa-rocket',
+                    'text': '',
+                    'tooltip': 'Run this lesson in the browser',
+                    'label': 'run-in-browser',
+                }
+            )
+        buttons.append(
+            {
+                'type': 'link',
+                'url': to(f'_notebooks/{page["notebook"]}', 1),
+                'icon': 'fas fa-download',
+                'text': '',
+                'tooltip': 'Download this notebook',
+                'label': 'download-notebook',
+            }
+        )
     source = f'blob/main/nbs/{page["notebook"]}' if page.get('notebook') else ''
-    buttons.append({'type': 'link', 'url': f'{settings["git_url"]}/{source}'.rstrip('/'), 'icon': 'fab fa-github', 'text': '', 'tooltip': 'Source on GitHub', 'label': 'repository'})
+    buttons.append(
+        {
+            'type': 'link',
+            'url': f'{settings["git_url"]}/{source}'.rstrip('/'),
+            'icon': 'fab fa-github',
+            'text': '',
+            'tooltip': 'Source on GitHub',
+            'label': 'repository',
+        }
+    )
 
 
 def patched_methods(app, modname):
     """viewcode's table of definitions, with methods that fastcore's `@patch` adds under their full names. Nothing is imported."""
     import ast
+
     path = here.parent.joinpath(*modname.split('.')).with_suffix('.py')
-    if not path.exists(): return None
+    if not path.exists():
+        return None
     code, tags = path.read_text(encoding='utf-8'), {}
+
     def visit(nodes, prefix=''):
         for node in nodes:
-            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): continue
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                continue
             start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             owner = prefix
-            if not isinstance(node, ast.ClassDef) and 'patch' in map(ast.unparse, node.decorator_list) and node.args.args[0].annotation:
+            if (
+                not isinstance(node, ast.ClassDef)
+                and 'patch' in map(ast.unparse, node.decorator_list)
+                and node.args.args[0].annotation
+            ):
                 owner = ast.unparse(node.args.args[0].annotation) + '.'
             tags[owner + node.name] = ('class' if isinstance(node, ast.ClassDef) else 'def', start, node.end_lineno)
-            if isinstance(node, ast.ClassDef): visit(node.body, f'{node.name}.')
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f'{node.name}.')
+
     visit(ast.parse(code).body)
     return code, tags
 
 
 def mathml(mode):
     """Formulas as MathML: no script, read aloud by screen readers."""
+
     def visit(self, node):
         from docutils.nodes import SkipNode
         from latex2mathml.converter import convert
+
         tag = 'div' if mode == 'block' else 'span'
         self.body.append(f'<{tag} class="math">{convert(node.astext(), display=mode)}</{tag}>')
         raise SkipNode
+
     return visit
 
 

@@ -1,16 +1,17 @@
-"""Executed nbdev notebooks as MyST notebooks that Sphinx can read.
+"""Executed nbdev notebooks as MyST notebooks that Sphinx can read. A notebook is known by its path in nbs/, such as `learn/01_bytes.ipynb`.
 
 nbdev's own processors do what they do for every nbdev site (hidden lines and cells, ANSI codes, headings that end with a dash).
 What follows them here: directives become cell tags, exported definitions become API entries over their folded source, backticked
 names become links, Quarto's callouts become MyST's, and every picture has an alternative text, or the build stops.
 """
+
 import ast
 import io
+import posixpath
 import re
 import textwrap
 import tokenize
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
@@ -23,17 +24,24 @@ BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
 STDLIB = NbdevLookup(strip_libs=(), incl_libs=('nbdev-stdlib', 'nbdev_stdlib'))
 
 
-def page_name(path):
-    """The name of a notebook's page, as nbdev names it: `bytes` for `01_bytes.ipynb`."""
-    return re.sub(r'^\d+[a-zA-Z0-9]*_', '', Path(path).stem.lower())
+def page_name(name):
+    """The name of a notebook's page, as nbdev names it: `learn/bytes` for `learn/01_bytes.ipynb`."""
+    folder, _, file = name.rpartition('/')
+    return posixpath.join(folder, re.sub(r'^\d+[a-zA-Z0-9]*_', '', file.removesuffix('.ipynb').lower()))
+
+
+def relative(target, page):
+    """The way from a page to a file, both by their paths in the site."""
+    return posixpath.relpath(target, posixpath.dirname(page) or '.')
 
 
 @dataclass
 class Entry:
     """A public name, as it is documented."""
-    kind: str        # function, class, method or data
-    name: str        # with its class, if it has one
-    signature: str   # with the parentheses
+
+    kind: str  # function, class, method or data
+    name: str  # with its class, if it has one
+    signature: str  # with the parentheses
     doc: str = ''
     params: dict = field(default_factory=dict)  # what its docments say
     returns: str = ''
@@ -43,15 +51,27 @@ class Entry:
 
 # -- entries from source -----------------------------------------------------------------------------------------------
 
+
 def comments_of(source):
     """Docments of a function: names to the comments on their lines, and `return` to the one at the end of its head.
 
     fastcore's own `docments` wants the function, and so its module with all that it imports; this only wants the text.
     """
     node = ast.parse(source).body[0]
-    says = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
-    args = [*node.args.posonlyargs, *node.args.args, *filter(None, [node.args.vararg]), *node.args.kwonlyargs, *filter(None, [node.args.kwarg])]
-    if not args or args[0].lineno == node.lineno == args[-1].lineno: return {}
+    says = {
+        t.start[0]: t.string.lstrip('# ')
+        for t in tokenize.generate_tokens(io.StringIO(source).readline)
+        if t.type == tokenize.COMMENT
+    }
+    args = [
+        *node.args.posonlyargs,
+        *node.args.args,
+        *filter(None, [node.args.vararg]),
+        *node.args.kwonlyargs,
+        *filter(None, [node.args.kwarg]),
+    ]
+    if not args or args[0].lineno == node.lineno == args[-1].lineno:
+        return {}
     found = {a.arg: says[a.lineno] for a in args if a.lineno in says}
     head = range(args[-1].lineno + 1, node.body[0].lineno)
     end = next((says[line] for line in head if line in says), None)
@@ -63,19 +83,29 @@ def fields_of(node, source):
     lines = source.splitlines()
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith('_'):
-            comment = re.search(r'#\s*(.*)$', lines[item.end_lineno - 1][len(lines[item.end_lineno - 1].encode()[:item.end_col_offset].decode()):])
-            yield item.target.id, ast.unparse(item.annotation), item.value and ast.unparse(item.value), comment[1] if comment else ''
+            comment = re.search(
+                r'#\s*(.*)$',
+                lines[item.end_lineno - 1][len(lines[item.end_lineno - 1].encode()[: item.end_col_offset].decode()) :],
+            )
+            yield (
+                item.target.id,
+                ast.unparse(item.annotation),
+                item.value and ast.unparse(item.value),
+                comment[1] if comment else '',
+            )
 
 
 def signature_of(node, bound=False):
     """`(a, b=1) -> c`, with the defaults as they are written."""
     args = ast.parse(ast.unparse(node)).body[0].args
-    if bound and (args.posonlyargs or args.args): (args.posonlyargs or args.args).pop(0)
+    if bound and (args.posonlyargs or args.args):
+        (args.posonlyargs or args.args).pop(0)
     returns = f' -> {ast.unparse(node.returns)}' if node.returns else ''
     return f'({ast.unparse(args)}){returns}'
 
 
-def decorators(node): return {ast.unparse(d).split('(')[0].split('.')[-1] for d in node.decorator_list}
+def decorators(node):
+    return {ast.unparse(d).split('(')[0].split('.')[-1] for d in node.decorator_list}
 
 
 def of_function(node, source, owner=None):
@@ -83,21 +113,31 @@ def of_function(node, source, owner=None):
     marks = decorators(node)
     bound = owner is not None and 'staticmethod' not in marks
     names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
-    if bound and names: comments.pop(names[0], None)
-    return Entry('method' if owner else 'function', f'{owner}.{node.name}' if owner else node.name, signature_of(node, bound),
-                 ast.get_docstring(node) or '', {k: v for k, v in comments.items() if k != 'return'}, comments.get('return', ''),
-                 property='property' in marks)
+    if bound and names:
+        comments.pop(names[0], None)
+    return Entry(
+        'method' if owner else 'function',
+        f'{owner}.{node.name}' if owner else node.name,
+        signature_of(node, bound),
+        ast.get_docstring(node) or '',
+        {k: v for k, v in comments.items() if k != 'return'},
+        comments.get('return', ''),
+        property='property' in marks,
+    )
 
 
 def of_class(node, source):
     entry = Entry('class', node.name, '', ast.get_docstring(node) or '')
     lines = source.splitlines()
     for item in node.body:
-        if not isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)): continue
+        if not isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
         start = min([item.lineno, *(d.lineno for d in item.decorator_list)])
-        of = of_function(item, '\n'.join(lines[start - 1:item.end_lineno]), node.name)
-        if item.name == '__init__': entry.signature, entry.params = of.signature.partition(' -> ')[0], of.params
-        elif not item.name.startswith('_') and of.doc: entry.members.append(of)
+        of = of_function(item, '\n'.join(lines[start - 1 : item.end_lineno]), node.name)
+        if item.name == '__init__':
+            entry.signature, entry.params = of.signature.partition(' -> ')[0], of.params
+        elif not item.name.startswith('_') and of.doc:
+            entry.members.append(of)
     fields = list(fields_of(node, source))
     if not entry.signature and fields:
         entry.signature = '(' + ', '.join(f'{n}: {a}' + (f' = {d}' if d else '') for n, a, d, _ in fields) + ')'
@@ -111,102 +151,169 @@ def entries_of(source):
     for node in ast.parse(source).body:
         marks = getattr(node, 'decorator_list', [])
         start = min([node.lineno, *(d.lineno for d in marks)])
-        text = '\n'.join(lines[start - 1:node.end_lineno])
-        if isinstance(node, ast.ClassDef) and not node.name.startswith('_'): yield of_class(ast.parse(text).body[0], text)
+        text = '\n'.join(lines[start - 1 : node.end_lineno])
+        if isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
+            yield of_class(ast.parse(text).body[0], text)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith('_'):
             owner = 'patch' in decorators(node) and node.args.args and node.args.args[0].annotation
-            if not owner: yield of_function(node, text)
-            elif isinstance(owner, ast.Name) and not owner.id.startswith('_'): yield of_function(node, text, owner.id)
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and re.fullmatch('[A-Z][A-Z0-9_]*', node.targets[0].id):
-            value, comment = ast.unparse(node.value), re.search(r'#\s*(.*)$', lines[node.end_lineno - 1][node.end_col_offset:])
-            if comment or len(value) < 60: yield Entry('data', node.targets[0].id, f' = {value}' if len(value) < 60 else '', comment[1] if comment else '')
+            if not owner:
+                yield of_function(node, text)
+            elif isinstance(owner, ast.Name) and not owner.id.startswith('_'):
+                yield of_function(node, text, owner.id)
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and re.fullmatch('[A-Z][A-Z0-9_]*', node.targets[0].id)
+        ):
+            value, comment = (
+                ast.unparse(node.value),
+                re.search(r'#\s*(.*)$', lines[node.end_lineno - 1][node.end_col_offset :]),
+            )
+            if comment or len(value) < 60:
+                yield Entry(
+                    'data', node.targets[0].id, f' = {value}' if len(value) < 60 else '', comment[1] if comment else ''
+                )
 
 
 # -- links -------------------------------------------------------------------------------------------------------------
 
+
 class Links:
     """Backticked names to references: ours by their full name, Python's by their address."""
+
     def __init__(self, modules):  # module name to its entries
         self.names = {}
         for module, entries in modules.items():
             for e in entries:
-                for one in (e, *e.members): self.names.setdefault(one.name, []).append((module, one.kind))
+                for one in (e, *e.members):
+                    self.names.setdefault(one.name, []).append((module, one.kind))
         self.modules = set(modules)
 
     def target(self, text, here, scope=None):
         """The full name of one of ours, or None. A plain word such as `load` has to be in scope: it may well be somebody else's."""
-        if scope is not None and re.fullmatch('[a-z]+', text) and text not in scope: return None
+        if scope is not None and re.fullmatch('[a-z]+', text) and text not in scope:
+            return None
         text = re.sub(rf'^({LIB}|rs)\.', '', text)
-        module, _, rest = text.partition('.')
-        if module in self.modules and rest in self.names and any(m == module for m, _ in self.names[rest]): return f'{LIB}.{module}.{rest}'
+        for module in self.modules:  # `kinds.boxes.Boxes` is `Boxes` of the module `kinds.boxes`
+            rest = text.removeprefix(f'{module}.')
+            if rest != text and any(m == module for m, _ in self.names.get(rest, ())):
+                return f'{LIB}.{module}.{rest}'
         found = [m for m, _ in self.names.get(text, ())]
-        if here in found: return f'{LIB}.{here}.{text}'
-        if len(set(found)) == 1: return f'{LIB}.{found[0]}.{text}'
+        if here in found:
+            return f'{LIB}.{here}.{text}'
+        if len(set(found)) == 1:
+            return f'{LIB}.{found[0]}.{text}'
 
     def linkify(self, text, here, seen=(), scope=None):
         """Link each name where it is met first; headings, code and what is a link already stay as they are."""
+
         def one(match):
             name, call = match[1], match[2] or ''
-            if name in seen: return match[0]
-            if full := self.target(name, here, scope): new = f'{{py:obj}}`{name}{call} <{full}>`'
-            elif url := ('.' in name or call) and (STDLIB.doc(name) or STDLIB.doc(f'builtins.{name}')): new = f'[`{name}{call}`]({url})'
-            else: return match[0]
-            if isinstance(seen, set): seen.add(name)
+            if name in seen:
+                return match[0]
+            if full := self.target(name, here, scope):
+                new = f'{{py:obj}}`{name}{call} <{full}>`'
+            elif url := ('.' in name or call) and (STDLIB.doc(name) or STDLIB.doc(f'builtins.{name}')):
+                new = f'[`{name}{call}`]({url})'
+            else:
+                return match[0]
+            if isinstance(seen, set):
+                seen.add(name)
             return new
+
         out, fence = [], None
         for line in text.split('\n'):
             mark = re.match(r'\s*(`{3,}|~{3,})', line)
-            if mark and (fence is None or line.strip().startswith(fence)): fence = None if fence else mark[1]
-            elif fence is None and line.startswith('## ') and isinstance(seen, set): seen.clear()
+            if mark and (fence is None or line.strip().startswith(fence)):
+                fence = None if fence else mark[1]
+            elif fence is None and line.startswith('## ') and isinstance(seen, set):
+                seen.clear()
             elif fence is None and not re.match(r'#|\s*<', line) and not line.startswith('    '):
                 parts = re.split(r'(\[[^\]]*\]\([^)]*\))', line)  # not inside a link
-                line = ''.join(p if i % 2 else re.sub(r'(?<![`\\}\w])`([A-Za-z_][\w.]*)(\(\))?`(?!`)', one, p) for i, p in enumerate(parts))
+                line = ''.join(
+                    p if i % 2 else re.sub(r'(?<![`\\}\w])`([A-Za-z_][\w.]*)(\(\))?`(?!`)', one, p)
+                    for i, p in enumerate(parts)
+                )
             out.append(line)
         return '\n'.join(out)
 
 
 # -- cells -------------------------------------------------------------------------------------------------------------
 
+
 def entry_text(entry, module, links, depth=0):
     """An API entry as a MyST directive."""
-    colons = ':'*(4 - depth)
+    colons = ':' * (4 - depth)
     kind = 'property' if entry.property else entry.kind
     signature, value = (entry.signature, '') if entry.kind != 'data' else ('', entry.signature[3:])
     name = entry.name.split('.')[-1] if depth else entry.name
     say = lambda text: links.linkify(text, module)
-    fields = [f':param {n}: {say(t)}' for n, t in entry.params.items()] + ([f':returns: {say(entry.returns)}'] if entry.returns else [])
-    lines = [f'{colons}{{py:{kind}}} {name}{"" if entry.property else signature}', *([] if depth else [f':module: {LIB}.{module}']),
-             *([f':value: {value}'] if value else []), '', say(entry.doc), '', *fields, '']
-    for member in entry.members: lines += [entry_text(member, module, links, depth + 1), '']
+    fields = [f':param {n}: {say(t)}' for n, t in entry.params.items()] + (
+        [f':returns: {say(entry.returns)}'] if entry.returns else []
+    )
+    lines = [
+        f'{colons}{{py:{kind}}} {name}{"" if entry.property else signature}',
+        *([] if depth else [f':module: {LIB}.{module}']),
+        *([f':value: {value}'] if value and value[0] not in '\'"' else []),  # which MyST would take for a quoted text
+        '',
+        say(entry.doc),
+        '',
+        *fields,
+        '',
+    ]
+    for member in entry.members:
+        lines += [entry_text(member, module, links, depth + 1), '']
     return '\n'.join([*lines, colons])
 
 
 def source_summary(source):
     """What the fold over an exported cell says."""
-    names = [n.name for n in ast.parse(source).body if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))]
-    if not names: names = [t.id for n in ast.parse(source).body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
-    if not names: return 'Imports'
+    names = [
+        n.name for n in ast.parse(source).body if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))
+    ]
+    if not names:
+        names = [
+            t.id
+            for n in ast.parse(source).body
+            if isinstance(n, ast.Assign)
+            for t in n.targets
+            if isinstance(t, ast.Name)
+        ]
+    if not names:
+        return 'Imports'
     return f'Source of {", ".join(names[:4])}{" and others" if len(names) > 4 else ""}'
 
 
 def callouts(text):
     """Quarto's `::: {.callout-tip}` as MyST's `:::{tip}`."""
-    return re.sub(r'^(:{3,})\s*\{\.callout-(\w+)(?:\s+title="([^"]*)")?[^}]*\}\s*$',
-                  lambda m: f'{m[1]}{{admonition}} {m[3]}\n:class: {m[2]}' if m[3] else f'{m[1]}{{{m[2]}}}', text, flags=re.M)
+    return re.sub(
+        r'^(:{3,})\s*\{\.callout-(\w+)(?:\s+title="([^"]*)")?[^}]*\}\s*$',
+        lambda m: f'{m[1]}{{admonition}} {m[3]}\n:class: {m[2]}' if m[3] else f'{m[1]}{{{m[2]}}}',
+        text,
+        flags=re.M,
+    )
 
 
-def relink(text, pages):
-    """Links to notebooks lead to their pages, links to files of the repository lead there."""
+def relink(text, name, pages):
+    """Links to notebooks lead to their pages, links to files of the repository lead there, pictures stay. `name` is the notebook's own."""
+
+    def address(target, anchor):
+        place = posixpath.normpath(posixpath.join('nbs', posixpath.dirname(name), target))  # in the repository
+        inside = place.removeprefix('nbs/')
+        if inside in pages:
+            return relative(f'{pages[inside]}.ipynb', pages[name]) + re.sub(
+                r'[^\w#-]', '', unquote(anchor).lower()
+            )  # Jupyter's anchors keep capitals and commas
+        if inside.startswith('images/'):
+            return relative(inside, pages[name])
+        if place in ('CHANGELOG.md', 'CONTRIBUTING.md'):
+            return relative(place.lower(), pages[name]) + anchor
+        return f'{BLOB}/{place}{anchor}'
+
     def one(match):
-        target, _, anchor = match[2].partition('#')
-        anchor = f'#{anchor}' if anchor else ''
-        if target.endswith('.ipynb') and target in pages:  # Jupyter's anchors keep capitals and commas
-            slug = re.sub(r'[^\w#-]', '', unquote(anchor).lower())
-            return f'{match[1]}{pages[target]}.ipynb{slug})'
-        if target.endswith('.ipynb'): return f'{match[1]}{BLOB}/nbs/{target})'
-        if target in ('../CHANGELOG.md', '../CONTRIBUTING.md'): return f'{match[1]}{target[3:].lower()}{anchor})'
-        if target.startswith('../'): return f'{match[1]}{BLOB}/{target[3:]}{anchor})'
-        return match[0]
+        target, mark, anchor = match[2].partition('#')
+        return f'{match[1]}{address(target, mark + anchor)})'
+
     return re.sub(r'(\]\()(?!https?:|#|mailto:)([^)\s]+)\)', one, text)
 
 
@@ -218,10 +325,20 @@ def said(directives, name):
 
 def picture_options(cell, directives, where):
     """Alternative text and caption of the pictures of a cell."""
-    alts = [o.metadata.get(kind, {}).get('alt') for o in cell.outputs if 'data' in o for kind in o.data if kind in ('image/png', 'image/jpeg', 'image/svg+xml')]
-    if not alts: return {}
+    alts = [
+        o.metadata.get(kind, {}).get('alt')
+        for o in cell.outputs
+        if 'data' in o
+        for kind in o.data
+        if kind in ('image/png', 'image/jpeg', 'image/svg+xml')
+    ]
+    if not alts:
+        return {}
     alt = said(directives, 'fig-alt') or said(directives, 'alt') or next(filter(None, alts), None)
-    if not alt: raise SystemExit(f'{where}: a picture without alternative text; give its object one, or the cell `#| fig-alt:`\n{cell.source[:200]}')
+    if not alt:
+        raise SystemExit(
+            f'{where}: a picture without alternative text; give its object one, or the cell `#| fig-alt:`\n{cell.source[:200]}'
+        )
     caption = said(directives, 'fig-cap')
     return {'image': {'alt': alt}, **({'figure': {'caption': caption}} if caption else {})}
 
@@ -231,15 +348,20 @@ def read(nb):
     plain = nbformat.v4.new_notebook(cells=nb.cells, metadata=nb.metadata)
     from execnb.nbio import dict2nb
     import json
-    processor = NBProcessor(nb=dict2nb(json.loads(nbformat.writes(plain))), rm_directives=True,
-                            procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash])
+
+    processor = NBProcessor(
+        nb=dict2nb(json.loads(nbformat.writes(plain))),
+        rm_directives=True,
+        procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash],
+    )
     processor.process()
     return [c for c in processor.nb.cells if c.source is not None]
 
 
 def module_of(cells):
     for c in cells:
-        if c.cell_type == 'code' and 'default_exp' in c.directives_: return c.directives_['default_exp'][0]
+        if c.cell_type == 'code' and 'default_exp' in c.directives_:
+            return c.directives_['default_exp'][0]
 
 
 def public(cells):
@@ -247,9 +369,11 @@ def public(cells):
     found = {}
     for c in cells:
         if c.cell_type == 'code' and {'export', 'exports'} & set(c.directives_):
-            for e in entries_of(c.source): found[e.name] = e
+            for e in entries_of(c.source):
+                found[e.name] = e
     for name in [n for n in found if '.' in n]:  # patched methods of classes that are not ours here
-        if name.split('.')[0] not in found: found.pop(name)
+        if name.split('.')[0] not in found:
+            found.pop(name)
     return list(found.values())
 
 
@@ -257,29 +381,41 @@ def in_scope(cells, links):
     """What a notebook defines or imports of ours, by its plain name."""
     found = {e.name for e in public(cells)}
     for c in cells:
-        if c.cell_type != 'code' or 'redaction_serde' not in c.source and 'from .' not in c.source: continue
+        if c.cell_type != 'code' or 'redaction_serde' not in c.source and 'from .' not in c.source:
+            continue
         for node in ast.walk(ast.parse(re.sub(r'^[%!].*$', '', c.source, flags=re.M))):
-            if not isinstance(node, ast.ImportFrom) or not (node.level or (node.module or '').startswith(LIB)): continue
+            if not isinstance(node, ast.ImportFrom) or not (node.level or (node.module or '').startswith(LIB)):
+                continue
             module = (node.module or '').removeprefix(f'{LIB}.')
             found |= {a.name for a in node.names if a.name != '*'}
-            if any(a.name == '*' for a in node.names): found |= {name for name, places in links.names.items() if any(m == module for m, _ in places)}
+            if any(a.name == '*' for a in node.names):
+                found |= {name for name, places in links.names.items() if any(m == module for m, _ in places)}
     return found
 
 
-def convert(nb, path, links, pages):
-    """A processed notebook for MyST-NB. `pages` maps notebook file names to page names."""
+def convert(nb, name, links, pages):
+    """A processed notebook for MyST-NB. `name` is its path in nbs/; `pages` maps these to page names."""
     cells, out, seen, done = read(nb), [], set(), set()
     module = module_of(cells)
     wanted, scope = {e.name: e for e in public(cells)}, in_scope(cells, links)
     for cell in cells:
         d = cell.directives_ if cell.cell_type == 'code' else {}
         if cell.cell_type == 'markdown':
-            text = links.linkify(relink(callouts(cell.source), pages), module, seen, scope)
+            text = links.linkify(relink(callouts(cell.source), name, pages), module, seen, scope)
             out.append(nbformat.v4.new_markdown_cell(text))
             continue
-        if cell.cell_type != 'code' or not cell.source.strip(): continue
-        if {'hide', 'default_exp'} & set(d) or said(d, 'include') == 'false' or 'nbdev_export()' in cell.source: continue
-        outputs = [] if said(d, 'output') == 'false' else [nbformat.from_dict({**o, **{k: joined(o[k]) for k in ('text', 'data') if k in o}}) for o in cell.get('outputs', [])]
+        if cell.cell_type != 'code' or not cell.source.strip():
+            continue
+        if {'hide', 'default_exp'} & set(d) or said(d, 'include') == 'false' or 'nbdev_export()' in cell.source:
+            continue
+        outputs = (
+            []
+            if said(d, 'output') == 'false'
+            else [
+                nbformat.from_dict({**o, **{k: joined(o[k]) for k in ('text', 'data') if k in o}})
+                for o in cell.get('outputs', [])
+            ]
+        )
         new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata={'tags': []})
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):
@@ -293,19 +429,31 @@ def convert(nb, path, links, pages):
         if said(d, 'code-fold') == 'true':
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
-        if said(d, 'echo') == 'false': new.metadata.tags.append('remove-input')
-        mystnb |= picture_options(new, d, f'{path.name}')
-        if mystnb: new.metadata['mystnb'] = mystnb
+        if said(d, 'echo') == 'false':
+            new.metadata.tags.append('remove-input')
+        mystnb |= picture_options(new, d, name)
+        if mystnb:
+            new.metadata['mystnb'] = mystnb
         last = out[-1].metadata.get('mystnb', {}) if out else {}
-        if mystnb.get('code_prompt_show') == 'Imports' == last.get('code_prompt_show'): out[-1].source += '\n' + new.source
-        else: out.append(new)
-    return nbformat.v4.new_notebook(cells=[strip_id(c) for c in number(out)], metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'},
-                                    'language_info': {'name': 'python', 'pygments_lexer': 'ipython3'}}, nbformat_minor=4)
+        if mystnb.get('code_prompt_show') == 'Imports' == last.get('code_prompt_show'):
+            out[-1].source += '\n' + new.source
+        else:
+            out.append(new)
+    return nbformat.v4.new_notebook(
+        cells=[strip_id(c) for c in number(out)],
+        metadata={
+            'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'},
+            'language_info': {'name': 'python', 'pygments_lexer': 'ipython3'},
+        },
+        nbformat_minor=4,
+    )
 
 
 def joined(value):
-    if isinstance(value, list): return ''.join(value)
-    if isinstance(value, dict): return {k: joined(v) if k != 'application/json' else v for k, v in value.items()}
+    if isinstance(value, list):
+        return ''.join(value)
+    if isinstance(value, dict):
+        return {k: joined(v) if k != 'application/json' else v for k, v in value.items()}
     return value
 
 
@@ -315,7 +463,8 @@ def strip_id(cell):
 
 
 def number(cells):
-    for i, c in enumerate((c for c in cells if c.cell_type == 'code'), 1): c.execution_count = i
+    for i, c in enumerate((c for c in cells if c.cell_type == 'code'), 1):
+        c.execution_count = i
     return cells
 
 

@@ -5,28 +5,88 @@
     again = rs.load('pages.json')
     assert rs.compare(collection, again)
 
-Importing this package is cheap: a name is fetched from its module when it is first used, and only then
-are icevision and torch imported.
+Importing this package is cheap: a name is fetched from its room when it is first used, and only then
+are icevision and torch imported, if that room needs them.
 """
 __version__ = "0.1.0"
 
-_HOMES = {
-    'records': ('dumps', 'loads', 'save', 'load', 'load_record', 'to_document', 'from_document', 'iter_records', 'write_records', 'parse_coco', 'register_component'),
-    'fidelity': ('compare', 'round_trip'),
-    'schema': ('SerdeError', 'EncodeError', 'DecodeError', 'LimitError', 'VersionError', 'UnknownComponentError', 'Limits'),
-    'formats': ('RecoveryWarning', 'check'),
-    'detectors': ('save_detector', 'load_detector'),
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redaction_serde.checks import check
+    from redaction_serde.compat import prepare_icevision, prepare_zenml
+    from redaction_serde.detectors import load_detector, save_detector
+    from redaction_serde.errors import (
+        DecodeError,
+        EncodeError,
+        LimitError,
+        Limits,
+        Problem,
+        SerdeError,
+        UnknownComponentError,
+        VersionError,
+    )
+    from redaction_serde.fidelity import compare, round_trip
+    from redaction_serde.records.classes import register_component
+    from redaction_serde.records.pack import to_document
+    from redaction_serde.records.parse import parse_coco
+    from redaction_serde.records.verbs import (
+        dumps,
+        from_document,
+        iter_records,
+        load,
+        load_record,
+        loads,
+        save,
+        write_records,
+    )
+    from redaction_serde.wire.jsonl import RecoveryWarning
+
+_ROOMS = {  # the same as above, for those who run; a test compares the two
+    'checks': ('check',),
     'compat': ('prepare_icevision', 'prepare_zenml'),
+    'detectors': ('load_detector', 'save_detector'),
+    'errors': (
+        'DecodeError',
+        'EncodeError',
+        'LimitError',
+        'Limits',
+        'Problem',
+        'SerdeError',
+        'UnknownComponentError',
+        'VersionError',
+    ),
+    'fidelity': ('compare', 'round_trip'),
+    'records.classes': ('register_component',),
+    'records.pack': ('to_document',),
+    'records.parse': ('parse_coco',),
+    'records.verbs': (
+        'dumps',
+        'from_document',
+        'iter_records',
+        'load',
+        'load_record',
+        'loads',
+        'save',
+        'write_records',
+    ),
+    'wire.jsonl': ('RecoveryWarning',),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = sorted(_ROOM_OF)  # noqa: PLE0605
+
+if not TYPE_CHECKING:  # or a type checker would find any name at all
+
+    def __getattr__(name: str) -> Any:
+        "A name of the front door, from its room."
+        if name not in _ROOM_OF:
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        value = getattr(import_module(f'{__name__}.{_ROOM_OF[name]}'), name)
+        globals()[name] = value
+        return value
 
 
-def __getattr__(name):
-    if name not in _HOME_OF: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from importlib import import_module
-    value = globals()[name] = getattr(import_module(f'{__name__}.{_HOME_OF[name]}'), name)
-    return value
-
-
-def __dir__(): return sorted({*globals(), *__all__})
+def __dir__() -> list:
+    "Names that are there, and those that come when they are asked for."
+    return sorted({*globals(), *__all__})

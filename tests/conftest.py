@@ -1,4 +1,5 @@
 """What the tests share. They are plain files: icevision installs a package named `tests`, so nothing here is imported by that name."""
+
 import os
 import sys
 import tempfile
@@ -9,11 +10,11 @@ _store = tempfile.TemporaryDirectory(prefix='redaction-serde-tests-')
 
 # before anything imports ZenML or matplotlib
 os.environ.update(MPLBACKEND='agg', NO_ALBUMENTATIONS_UPDATE='1')
-sys.path.insert(0, str(ROOT/'tools'))
+sys.path.insert(0, str(ROOT / 'tools'))
 
 from redaction_serde.compat import prepare_zenml  # noqa: E402
 
-prepare_zenml(Path(_store.name)/'zenml', source=ROOT)
+prepare_zenml(Path(_store.name) / 'zenml', source=ROOT)
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -24,23 +25,20 @@ settings.register_profile('deep', max_examples=5000, **_common)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
 
 
-def offline(log, **more):
-    """An environment for a Python process that may reach this machine only; what else it tries is refused, and noted in `log`."""
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [str(ROOT/'tests'/'offline'), str(ROOT), os.environ.get('PYTHONPATH')])), 'OFFLINE_LOG': str(log), **more}
-
-
 @pytest.fixture(scope='session')
 def real_data():
     """The folder of real annotations beside the repository."""
-    folder = ROOT.parent/'shared'/'data'
-    if not folder.is_dir(): pytest.skip('no real data in ../shared/data: these cases are not tested here')
+    folder = ROOT.parent / 'shared' / 'data'
+    if not folder.is_dir():
+        pytest.skip('no real data in ../shared/data: these cases are not tested here')
     return folder
 
 
 @pytest.fixture(scope='session')
 def pages_file(tmp_path_factory):
     """A COCO file of four synthetic pages; its images are beside it."""
-    from redaction_serde.documents import make_documents
+    from redaction_serde.lessons.pages import make_documents
+
     return make_documents(tmp_path_factory.mktemp('pages'), n_pages=4, seed=1)
 
 
@@ -48,4 +46,5 @@ def pages_file(tmp_path_factory):
 def pages(pages_file):
     """A fresh collection of four synthetic pages, parsed by icevision."""
     from redaction_serde.records import parse_coco
-    return parse_coco(str(pages_file), str(pages_file.parent/'images'))
+
+    return parse_coco(str(pages_file), str(pages_file.parent / 'images'))

@@ -1,4 +1,5 @@
 """Preparing icevision: each story in a process of its own, without a network, because an import happens only once."""
+
 import json
 import os
 import subprocess
@@ -43,18 +44,21 @@ def drawn_in_full():
 
 def run(code, folder, home, **env):
     """What `code` prints last, as JSON, and its standard error; `page` is a file in `folder` to draw on."""
-    script = OFFLINE + f'page = pathlib.Path({str(folder/"page.png")!r})\n' + DRAW + textwrap.dedent(code)
+    script = OFFLINE + f'page = pathlib.Path({str(folder / "page.png")!r})\n' + DRAW + textwrap.dedent(code)
     env = {**os.environ, 'HOME': str(home), 'OMP_NUM_THREADS': '1', **env}
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], capture_output=True, text=True, timeout=300, env=env)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script], capture_output=True, text=True, timeout=300, env=env
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
 def test_nothing_of_the_caller_changes(tmp_path):
     """Empty home, no network: it works, from two threads at once, and leaves everything else as it was."""
-    home, temporary = tmp_path/'home', tmp_path/'temporary'
+    home, temporary = tmp_path / 'home', tmp_path / 'temporary'
     home.mkdir(), temporary.mkdir()
-    seen, err = run('''
+    seen, err = run(
+        '''
     before = set(sys.modules)
     import redaction_serde.compat as compat
     heavy = {'torch', 'numpy', 'matplotlib', 'icevision', 'loguru', 'PIL', 'zenml', 'msgspec'} & (set(sys.modules) - before)
@@ -92,19 +96,38 @@ def test_nothing_of_the_caller_changes(tmp_path):
     made = [at_home.exists(), get_data_dir() == at_home/'data' and at_home.is_dir()]
     print(json.dumps(dict(heavy=sorted(heavy), changed=changed, same=all(r is reports[0] for r in reports), text=repr(reports[0]), heard=''.join(heard).splitlines()[:1],
         box=records[0].detection.bboxes[0].xyxy, size=list(records[0].img_size), drawn=drawn_in_full(), font=os.path.exists(font), made=made, asked=len(asked))))
-    ''', tmp_path, home, TMPDIR=str(temporary))
+    ''',
+        tmp_path,
+        home,
+        TMPDIR=str(temporary),
+    )
     text = seen.pop('text')
-    assert seen == dict(heavy=[], changed=[], same=True, heard=['still here'], box=[10.5, 20, 40.5, 28.25], size=[85, 110], drawn=[True]*4, font=True,
-                        made=[False, True], asked=0)
-    assert text.count('  mended') == len(compat.MENDS) == 5 and "matplotlib's DejaVu Sans" in text and str(tmp_path) not in text
+    assert seen == dict(
+        heavy=[],
+        changed=[],
+        same=True,
+        heard=['still here'],
+        box=[10.5, 20, 40.5, 28.25],
+        size=[85, 110],
+        drawn=[True] * 4,
+        font=True,
+        made=[False, True],
+        asked=0,
+    )
+    assert (
+        text.count('  mended') == len(compat.MENDS) == 5
+        and "matplotlib's DejaVu Sans" in text
+        and str(tmp_path) not in text
+    )
     assert 'still here' in err  # loguru's own first sink is there as well
     assert not list(temporary.glob('icevision-*'))
 
 
 def test_again_after_failing(tmp_path):
     """A home that cannot be written to, an import that failed without us, and a missing package: once it is there, the same process goes on."""
-    (tmp_path/'file').touch()
-    seen, _ = run('''
+    (tmp_path / 'file').touch()
+    seen, _ = run(
+        '''
     from redaction_serde.compat import prepare_icevision
     try: import icevision
     except OSError as e: alone = type(e).__name__
@@ -114,41 +137,60 @@ def test_again_after_failing(tmp_path):
     del sys.modules['pycocotools']
     report = prepare_icevision()
     print(json.dumps(dict(alone=alone, missing=missing, outcomes=sorted({m.outcome for m in report.mends}), drawn=drawn_in_full(), asked=len(asked))))
-    ''', tmp_path, tmp_path/'file'/'home')
+    ''',
+        tmp_path,
+        tmp_path / 'file' / 'home',
+    )
     missing = seen.pop('missing')
-    assert seen == dict(alone='NotADirectoryError', outcomes=['mended'], drawn=[True]*4, asked=0)
-    assert 'icevision needs pycocotools' in missing and "pip install 'redaction_serde[icevision]'" in missing and '--no-deps icevision==0.12.0' in missing
+    assert seen == dict(alone='NotADirectoryError', outcomes=['mended'], drawn=[True] * 4, asked=0)
+    assert (
+        'icevision needs pycocotools' in missing
+        and "pip install 'redaction_serde[icevision]'" in missing
+        and '--no-deps icevision==0.12.0' in missing
+    )
 
 
 def test_imported_before(tmp_path):
     """icevision was imported by the user, with a font of the user's: it is mended, and keeps that font and that home."""
     import matplotlib
-    fonts = tmp_path/'home'/'.icevision'/'fonts'
+
+    fonts = tmp_path / 'home' / '.icevision' / 'fonts'
     fonts.mkdir(parents=True)
-    font = Path(matplotlib.get_data_path())/'fonts'/'ttf'/'DejaVuSerif.ttf'
-    (fonts/'SpaceGrotesk-Medium.ttf').write_bytes(font.read_bytes())
-    seen, _ = run('''
+    font = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSerif.ttf'
+    (fonts / 'SpaceGrotesk-Medium.ttf').write_bytes(font.read_bytes())
+    seen, _ = run(
+        '''
     from icevision.all import draw_sample
     from redaction_serde.compat import prepare_icevision
     from icevision.visualize.draw_data import DEFAULT_FONT_PATH
     report = prepare_icevision()
     print(json.dumps(dict(outcomes=sorted({m.outcome for m in report.mends}), sinks=report.sinks_kept, font=report.font == DEFAULT_FONT_PATH, drawn=drawn_in_full(),
         text=repr(report), asked=len(asked))))
-    ''', tmp_path, tmp_path/'home')
+    ''',
+        tmp_path,
+        tmp_path / 'home',
+    )
     text = seen.pop('text')
-    assert seen == dict(outcomes=['mended'], sinks=False, font=True, drawn=[True]*4, asked=0)
+    assert seen == dict(outcomes=['mended'], sinks=False, font=True, drawn=[True] * 4, asked=0)
     assert 'your own ~/.icevision' in text and 'earlier import' in text
 
 
 def test_without_icevision(monkeypatch):
-    def missing(name): raise PackageNotFoundError(name)
+    def missing(name):
+        raise PackageNotFoundError(name)
+
     monkeypatch.setattr('importlib.metadata.version', missing)
     monkeypatch.setattr(compat, '_done', None)
-    with pytest.raises(ImportError, match=r"(?s)not installed.*redaction_serde\[icevision\].*--no-deps icevision==0\.12\.0"): compat.prepare_icevision()
+    with pytest.raises(
+        ImportError, match=r"(?s)not installed.*redaction_serde\[icevision\].*--no-deps icevision==0\.12\.0"
+    ):
+        compat.prepare_icevision()
 
 
 def test_a_mend_is_made_only_where_it_is_needed_and_counts_only_if_it_helps():
-    def broken(): raise ValueError('broken')
+    def broken():
+        raise ValueError('broken')
+
     assert compat._apply(compat.Mend('fine', '', lambda: None, broken)).outcome == 'not needed'
     with pytest.warns(RuntimeWarning, match='could not be mended'):
         assert compat._apply(compat.Mend('hopeless', '', broken, lambda: None)).outcome == 'not possible'

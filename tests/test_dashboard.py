@@ -1,13 +1,13 @@
 """ZenML's own dashboard over a store of ours: it starts, stays on this machine, and shows the contact sheet."""
+
 import json
-import os
 import subprocess
 import sys
 import urllib.request
 
 import dashboard
 import pytest
-from run_notebooks import ROOT
+from notebooks import NBS, ROOT
 
 pytest.importorskip('fastapi', reason='zenml[server] is not installed')
 pytestmark = pytest.mark.timeout(600)
@@ -21,17 +21,25 @@ collection_pipeline(*sys.argv[1:3])'''
 
 @pytest.fixture(scope='module')
 def store(pages_file, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('dashboard')/'zenml'
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', CODE, pages_file, pages_file.parent/'images', folder], capture_output=True, text=True, cwd=ROOT)
+    folder = tmp_path_factory.mktemp('dashboard') / 'zenml'
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', CODE, pages_file, pages_file.parent / 'images', folder],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture(scope='module')
 def url(store):
-    before = (store/'config.yaml').read_bytes()
-    with dashboard.serve(store) as url: yield url
-    assert (store/'config.yaml').read_bytes() == before, 'the store must not end up connected to a server that is gone'
+    before = (store / 'config.yaml').read_bytes()
+    with dashboard.serve(store) as url:
+        yield url
+    assert (store / 'config.yaml').read_bytes() == before, (
+        'the store must not end up connected to a server that is gone'
+    )
 
 
 def test_it_answers_for_this_machine_only(url):
@@ -43,7 +51,10 @@ def test_it_answers_for_this_machine_only(url):
     assert 'access-control-allow-origin' not in urllib.request.urlopen(stranger).headers
 
 
-@pytest.mark.skipif(not dashboard.chromium(), reason='no Chromium on this machine (Debian: apt install chromium): the dashboard is not looked at here')
+@pytest.mark.skipif(
+    not dashboard.chromium(),
+    reason='no Chromium on this machine (Debian: apt install chromium): the dashboard is not looked at here',
+)
 def test_the_contact_sheet_and_the_report_are_seen(url):
     finished, broken = [], []
     with dashboard.browser_page(viewport=dict(width=1280, height=800)) as page:
@@ -56,7 +67,9 @@ def test_the_contact_sheet_and_the_report_are_seen(url):
         assert sheet.get_attribute('src').startswith(('data:image/png', 'blob:', url))
         page.get_by_role('dialog').get_by_text('contact-sheet.png').click()
         page.get_by_text('report.html', exact=True).last.click()
-        page.get_by_role('button', name='Load Preview').click()  # the dashboard warns of HTML, and shows it without scripts
+        page.get_by_role(
+            'button', name='Load Preview'
+        ).click()  # the dashboard warns of HTML, and shows it without scripts
         page.frame_locator('iframe').get_by_text('4 records').first.wait_for()
         assert page.locator('iframe').get_attribute('sandbox') == ''
     assert not [u for u in finished if not u.startswith((f'{url}/', 'data:', 'blob:'))] and not broken
@@ -65,18 +78,22 @@ def test_the_contact_sheet_and_the_report_are_seen(url):
 def test_no_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match='no ZenML store in none; `make demo`'):
-        with dashboard.serve('none'): pass
+        with dashboard.serve('none'):
+            pass
 
 
 def test_a_port_that_is_taken(store):
     import socket
+
     with socket.create_server(('127.0.0.1', 0)) as taken, pytest.raises(SystemExit, match='is taken'):
-        with dashboard.serve(store, taken.getsockname()[1]): pass
+        with dashboard.serve(store, taken.getsockname()[1]):
+            pass
 
 
 def test_the_picture_of_the_lesson_is_small():
     from PIL import Image
-    path = ROOT/'nbs'/'images'/'dashboard.png'
+
+    path = NBS / 'images' / 'dashboard.png'
     assert path.stat().st_size < 150_000 and Image.open(path).size[0] > 1000
-    cells = json.loads((ROOT/'nbs'/'05_materialisation.ipynb').read_text(encoding='utf-8'))['cells']
-    assert any('](images/dashboard.png)' in ''.join(c['source']) for c in cells)
+    cells = json.loads((NBS / 'learn' / '05_materialisation.ipynb').read_text(encoding='utf-8'))['cells']
+    assert any('](../images/dashboard.png)' in ''.join(c['source']) for c in cells)

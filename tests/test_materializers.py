@@ -1,4 +1,5 @@
 """Artifacts come back whole or say why not: every format, every fault, in this process and in others."""
+
 import gc
 import io
 import os
@@ -19,12 +20,24 @@ from zenml.client import Client
 from zenml.materializers.materializer_registry import materializer_registry
 
 from redaction_serde import materializers
-from redaction_serde.fidelity import compare, count_boxes
+from redaction_serde.fidelity import compare
 from redaction_serde.materializers import (
-    FILES, RECORDS_FILE, REPORT_FILE, SHEET_FILE, VISUALISATION_BYTES, PredictionsMaterializer, RecordCollectionMaterializer, boxes_per_class, report_html, sample_boxes, shard_name, summarise)
+    FILES,
+    RECORDS_FILE,
+    REPORT_FILE,
+    SHEET_FILE,
+    VISUALISATION_BYTES,
+    PredictionsMaterializer,
+    RecordCollectionMaterializer,
+    boxes_per_class,
+    report_html,
+    sample_boxes,
+    shard_name,
+    summarise,
+)
+from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 from redaction_serde.records import dumps, load, loads
-from redaction_serde.schema import DecodeError, EncodeError, LimitError, Limits, SerdeError
-from redaction_serde.visual import boxes_of, class_name
+from redaction_serde.boxes import boxes_of, count_boxes
 
 from icevision.core import BBox, ClassMap
 from icevision.data import RecordCollection
@@ -32,16 +45,20 @@ from icevision.data import RecordCollection
 CASES = {name: make for name, make in ALL_CASES.items() if name not in NOT_DATA}
 
 
-def of(format, shard=3, base=RecordCollectionMaterializer, **options): return type('M', (base,), dict(FORMAT=format, SHARD=shard, **options))
+def of(format, shard=3, base=RecordCollectionMaterializer, **options):
+    return type('M', (base,), dict(FORMAT=format, SHARD=shard, **options))
 
 
-def base_for(data): return PredictionsMaterializer if isinstance(data, list) else RecordCollectionMaterializer
+def base_for(data):
+    return PredictionsMaterializer if isinstance(data, list) else RecordCollectionMaterializer
 
 
 @pytest.fixture
 def uri(tmp_path_factory):
     """A new folder in the artifact store."""
-    path = Path(Client().active_stack.artifact_store.path)/tmp_path_factory.mktemp('uri').name/str(time.monotonic_ns())
+    path = (
+        Path(Client().active_stack.artifact_store.path) / tmp_path_factory.mktemp('uri').name / str(time.monotonic_ns())
+    )
     path.mkdir(parents=True)
     return str(path)
 
@@ -50,7 +67,8 @@ def uri(tmp_path_factory):
 def many(pages):
     """Ten records."""
     records = [r for _ in range(3) for r in loads(dumps(pages))][:10]
-    for i, r in enumerate(records): r.set_record_id(i)
+    for i, r in enumerate(records):
+        r.set_record_id(i)
     return pages.new(records)
 
 
@@ -67,17 +85,20 @@ def reader(m, data, cls=None):
     return other
 
 
-def files_of(uri): return sorted(p for p in Path(uri).iterdir())
+def files_of(uri):
+    return sorted(p for p in Path(uri).iterdir())
 
 
 # ---------------------------------------------------------------- whole
+
 
 @pytest.mark.parametrize('format', FILES)
 @pytest.mark.parametrize('name', CASES)
 def test_comes_back_whole(name, format, uri):
     before = CASES[name]()
-    if name in NOT_JSON and format != 'msgpack':
-        with pytest.raises(EncodeError, match='JSON has no'): of(format, 1, base_for(before))(uri).save(before)
+    if name in NOT_JSON and format in ('json', 'jsonl'):
+        with pytest.raises(EncodeError, match='JSON has no'):
+            of(format, 1, base_for(before))(uri).save(before)
         assert not files_of(uri)
         return
     m = saved(of(format, 1, base_for(before)), uri, before)
@@ -90,19 +111,27 @@ def test_comes_back_whole(name, format, uri):
     assert m.get_item_count(before) == n
     for i, item in enumerate(before if isinstance(before, list) else before._records._list):
         found = reader(m, before).load_item(None, i)
-        assert compare([item], [found]) if isinstance(before, list) else compare(RecordCollection(None).new([item]), RecordCollection(None).new([found]))
+        assert (
+            compare([item], [found])
+            if isinstance(before, list)
+            else compare(RecordCollection(None).new([item]), RecordCollection(None).new([found]))
+        )
     for i in (-1, n, n + 1):
-        with pytest.raises(IndexError, match=f'item {i} is not in the artifact'): m.load_item(None, i)
+        with pytest.raises(IndexError, match=f'item {i} is not in the artifact'):
+            m.load_item(None, i)
     assert m.extract_metadata(before)['bytes'] == sum(p.stat().st_size for p in files_of(uri))
-    if format == 'json': assert set(m.save_visualizations(before)) == {f'{uri}/{SHEET_FILE}', f'{uri}/{REPORT_FILE}'}
+    if format == 'json':
+        assert set(m.save_visualizations(before)) == {f'{uri}/{SHEET_FILE}', f'{uri}/{REPORT_FILE}'}
 
 
 @pytest.mark.parametrize('shard', [1, 2, 9, 10, 11])
 def test_shards_of_every_size(many, uri, shard):
     m = saved(of('jsonl', shard), uri, many)
-    assert len(files_of(uri)) == -(-10//shard) + 1
+    assert len(files_of(uri)) == -(-10 // shard) + 1
     assert compare(many, reader(m, many).load(None))
-    assert sum(len(load(Path(uri)/shard_name(k))) for k in range(-(-10//shard))) == 10  # each shard is a file of its own
+    assert (
+        sum(len(load(Path(uri) / shard_name(k))) for k in range(-(-10 // shard))) == 10
+    )  # each shard is a file of its own
     assert [m.load_item(None, i).record_id for i in range(10)] == list(range(10))
 
 
@@ -113,24 +142,32 @@ def test_all_classes_of_a_collection_are_shared_over_shards(many, uri):
 
 def test_any_option_reads_any_other(pages, uri):
     for format in FILES:
-        for path in files_of(uri): path.unlink()
+        for path in files_of(uri):
+            path.unlink()
         m = saved(of(format), uri, pages)
-        for other in FILES: assert compare(pages, reader(m, pages, of(other)).load(None))
+        for other in FILES:
+            assert compare(pages, reader(m, pages, of(other)).load(None))
 
 
 def test_the_format_of_older_artifacts_is_read(pages, uri):
-    (Path(uri)/'records.json').write_bytes(dumps(pages))
+    (Path(uri) / 'records.json').write_bytes(dumps(pages))
     assert compare(pages, materializers.COCOBBoxRecordCollectionMaterializer(uri).load(None))
 
 
 def test_what_cannot_be_kept_leaves_nothing(pages, uri):
     pages[2].detection.bboxes[1].ymax = float('nan')
     for format in ('json', 'jsonl'):
-        with pytest.raises(EncodeError) as e: of(format, 1)(uri).save(pages)
+        with pytest.raises(EncodeError) as e:
+            of(format, 1)(uri).save(pages)
         assert e.value.path == '$.records[2].detection.bboxes[1][3]'
-    with pytest.raises(EncodeError, match='expected FORMAT to be one of json, msgpack, jsonl, found .pickle.'): of('pickle')(uri).save(pages)
-    with pytest.raises(EncodeError, match='expected SHARD to be at least 1, found 0'): of('jsonl', 0)(uri).save(pages)
-    with pytest.raises(EncodeError, match='list of Predictions, found list'): PredictionsMaterializer(uri).save([1, 2])
+    with pytest.raises(
+        EncodeError, match='expected FORMAT to be one of json, jsonl, msgpack, protobuf, found .pickle.'
+    ):
+        of('pickle')(uri).save(pages)
+    with pytest.raises(EncodeError, match='expected SHARD to be at least 1, found 0'):
+        of('jsonl', 0)(uri).save(pages)
+    with pytest.raises(EncodeError, match='list of Predictions, found list'):
+        PredictionsMaterializer(uri).save([1, 2])
     assert files_of(uri) == []
     assert compare(pages, saved(of('msgpack'), uri, pages).load(None))
 
@@ -143,7 +180,8 @@ def test_a_hash_is_of_what_was_asked_for(pages, uri):
 
 @pytest.mark.parametrize('format', FILES)
 def test_images_travel(pages, uri, format, tmp_path):
-    for k, r in enumerate(pages): r.set_filepath(shutil.copy(r.filepath, tmp_path/f'{k}.png'))
+    for k, r in enumerate(pages):
+        r.set_filepath(shutil.copy(r.filepath, tmp_path / f'{k}.png'))
     bytes_ = [r.filepath.read_bytes() for r in pages]
     m = saved(of(format, IMAGES='embed'), uri, pages)
     shutil.rmtree(tmp_path)
@@ -152,7 +190,8 @@ def test_images_travel(pages, uri, format, tmp_path):
     assert {d.path.rpartition('.')[2] for d in compare(pages, after).differences} == {'filepath'}
     one = reader(m, pages).load_item(None, 3)
     assert one.filepath.read_bytes() == bytes_[3]
-    for r in (after[0], one): shutil.rmtree(r.filepath.parent)
+    for r in (after[0], one):
+        shutil.rmtree(r.filepath.parent)
 
 
 def test_paths_under_a_root(pages, uri):
@@ -160,11 +199,12 @@ def test_paths_under_a_root(pages, uri):
     m = saved(of('jsonl', ROOT=folder), uri, pages)
     assert not [p for p in files_of(uri) if str(folder).encode() in p.read_bytes()]
     there = reader(m, pages, of('jsonl', ROOT=Path('/there')))
-    assert [r.filepath for r in there.load(None)] == [Path('/there')/r.filepath.name for r in pages]
-    assert there.load_item(None, 1).filepath == Path('/there')/pages[1].filepath.name
+    assert [r.filepath for r in there.load(None)] == [Path('/there') / r.filepath.name for r in pages]
+    assert there.load_item(None, 1).filepath == Path('/there') / pages[1].filepath.name
 
 
 # ---------------------------------------------------------------- not what was saved
+
 
 @pytest.mark.parametrize('format', FILES)
 def test_altered_anywhere(format, many, uri):
@@ -175,7 +215,10 @@ def test_altered_anywhere(format, many, uri):
             bad, i = bytearray(good), rng.randrange(len(good))
             bad[i] ^= 1 << rng.randrange(8)
             path.write_bytes(bad)
-            with pytest.raises(DecodeError, match='has changed since it was saved: expected SHA-256 [0-9a-f]{64}, found [0-9a-f]{64}') as e: reader(m, many).load(None)
+            with pytest.raises(
+                DecodeError, match='has changed since it was saved: expected SHA-256 [0-9a-f]{64}, found [0-9a-f]{64}'
+            ) as e:
+                reader(m, many).load(None)
             assert str(path) in str(e.value) and e.value.path.endswith(path.name)
         path.write_bytes(good)
     assert compare(many, reader(m, many).load(None))
@@ -186,11 +229,13 @@ def test_cut_or_gone(format, many, uri):
     m = saved(of(format, 4), uri, many)
     for path in files_of(uri):
         good = path.read_bytes()
-        for n in (0, 1, len(good)//2, len(good) - 1):
+        for n in (0, 1, len(good) // 2, len(good) - 1):
             path.write_bytes(good[:n])
-            with pytest.raises(DecodeError, match=f'has changed since it was saved.*{n} bytes'): reader(m, many).load(None)
+            with pytest.raises(DecodeError, match=f'has changed since it was saved.*{n} bytes'):
+                reader(m, many).load(None)
         path.unlink()
-        with pytest.raises(DecodeError, match=r'is gone: expected .*, found no.*run the step again') as e: reader(m, many).load(None)
+        with pytest.raises(DecodeError, match=r'is gone: expected .*, found no.*run the step again') as e:
+            reader(m, many).load(None)
         assert uri in str(e.value)
         path.write_bytes(good)
     assert compare(many, reader(m, many).load(None))
@@ -198,14 +243,17 @@ def test_cut_or_gone(format, many, uri):
 
 def test_items_are_checked(many, uri):
     m = saved(of('jsonl', 4), uri, many)
-    path = Path(uri)/shard_name(1)
+    path = Path(uri) / shard_name(1)
     path.write_bytes(path.read_bytes().replace(b'"is_new":false', b'"is_new":true ', 1))
     assert reader(m, many).load_item(None, 3).record_id == 3  # the other shards are as they were
-    with pytest.raises(DecodeError, match='has changed'): reader(m, many).load_item(None, 4)
+    with pytest.raises(DecodeError, match='has changed'):
+        reader(m, many).load_item(None, 4)
     path.unlink()
-    with pytest.raises(DecodeError, match='expected 3 shards, found no records-00001'): reader(m, many).load_item(None, 4)
-    (Path(uri)/'manifest.json').unlink()
-    with pytest.raises(DecodeError, match='the artifact is gone'): reader(m, many).load_item(None, 3)
+    with pytest.raises(DecodeError, match='expected 3 shards, found no records-00001'):
+        reader(m, many).load_item(None, 4)
+    (Path(uri) / 'manifest.json').unlink()
+    with pytest.raises(DecodeError, match='the artifact is gone'):
+        reader(m, many).load_item(None, 3)
 
 
 def test_an_item_costs_one_shard(many, uri):
@@ -219,95 +267,152 @@ def test_an_item_costs_one_shard(many, uri):
     assert seen == ['manifest.json', *map(shard_name, range(5))]  # each file once
 
 
-@pytest.mark.parametrize('manifest, words', [
-    (b'{', 'truncated'), (b'{}', 'missing required field'), (b'{"format":"redaction-serde shards","version":"1.0","shards":[]}', 'with 0 shards'),
-    (b'{"format":"other","version":"1.0","shards":[]}', "found 'other'"), (b'{"format":"redaction-serde shards","version":"9.0","shards":[{"items":1,"bytes":1,"sha256":""}]}', 'version 9.0 are not known'),
-    (b'{"format":"redaction-serde shards","version":"1.0","shards":[{"items":1,"bytes":1,"sha256":"","path":"../../etc"}]}', 'path'),
-    (b'{"format":"redaction-serde shards","version":"1.0","shards":[{"items":1,"bytes":9999999999999,"sha256":""}]}', 'over the limit')])
+@pytest.mark.parametrize(
+    'manifest, words',
+    [
+        (b'{', 'truncated'),
+        (b'{}', 'missing required field'),
+        (b'{"format":"redaction-serde shards","version":"1.0","shards":[]}', 'with 0 shards'),
+        (b'{"format":"other","version":"1.0","shards":[]}', "found 'other'"),
+        (
+            b'{"format":"redaction-serde shards","version":"9.0","shards":[{"items":1,"bytes":1,"sha256":""}]}',
+            'version 9.0 are not known',
+        ),
+        (
+            b'{"format":"redaction-serde shards","version":"1.0","shards":[{"items":1,"bytes":1,"sha256":"","path":"../../etc"}]}',
+            'path',
+        ),
+        (
+            b'{"format":"redaction-serde shards","version":"1.0","shards":[{"items":1,"bytes":9999999999999,"sha256":""}]}',
+            'over the limit',
+        ),
+    ],
+)
 def test_hostile_manifests(manifest, words, uri):
-    (Path(uri)/'manifest.json').write_bytes(manifest)
-    with pytest.raises(DecodeError, match=words): of('jsonl')(uri).load(None)
+    (Path(uri) / 'manifest.json').write_bytes(manifest)
+    with pytest.raises(DecodeError, match=words):
+        of('jsonl')(uri).load(None)
 
 
 def test_shards_of_two_saves_do_not_mix(many, uri):
     """Only the manifest's own hash, or nobody, says that it is the right one; its shards still must fit together."""
     import msgspec
+
     m = saved(of('jsonl', 5), uri, many)
     other = loads(dumps(many))
-    for r in other: r.detection.class_map._id2class[1] = 'blackout'
+    for r in other:
+        r.detection.class_map._id2class[1] = 'blackout'
     data = dumps(other.new(list(other)[5:]), 'jsonl')
-    manifest = msgspec.json.decode((Path(uri)/'manifest.json').read_bytes())
+    manifest = msgspec.json.decode((Path(uri) / 'manifest.json').read_bytes())
     manifest['shards'][1] = dict(items=5, bytes=len(data), sha256=materializers.sha256_of(data))
-    (Path(uri)/shard_name(1)).write_bytes(data)
-    (Path(uri)/'manifest.json').write_bytes(msgspec.json.encode(manifest))
-    with pytest.raises(DecodeError, match='records-00001.jsonl does not belong to the shards before it'): type(m)(uri).load(None)
-    with pytest.raises(DecodeError, match='has changed'): reader(m, many).load(None)
+    (Path(uri) / shard_name(1)).write_bytes(data)
+    (Path(uri) / 'manifest.json').write_bytes(msgspec.json.encode(manifest))
+    with pytest.raises(DecodeError, match='records-00001.jsonl does not belong to the shards before it'):
+        type(m)(uri).load(None)
+    with pytest.raises(DecodeError, match='has changed'):
+        reader(m, many).load(None)
 
 
 def test_limits(many, uri):
     for format in FILES:
-        for path in files_of(uri): path.unlink()
-        m = saved(of(format, 4), uri, many)
+        for path in files_of(uri):
+            path.unlink()
+        saved(of(format, 4), uri, many)
         for limits in (Limits(bytes=3000), Limits(records=9)):
-            with pytest.raises(LimitError): of(format, LIMITS=limits)(uri).load(None)
+            with pytest.raises(LimitError):
+                of(format, LIMITS=limits)(uri).load(None)
         assert compare(many, of(format, LIMITS=Limits(records=10))(uri).load(None))
 
 
 # ---------------------------------------------------------------- the store fails
 
+
 class Store(SimpleNamespace):
     """An artifact store that fails as it is told."""
+
     def __init__(self, after=0, error=ConnectionError('the server is gone')):
         super().__init__(real=Client().active_stack.artifact_store, after=after, error=error)
 
-    def size(self, path): return self.real.size(path)
+    def size(self, path):
+        return self.real.size(path)
+
+    def exists(self, path):
+        return self.real.exists(path)
 
     def open(self, path, mode):
         self.after -= 1
-        if self.after < 0: raise self.error
+        if self.after < 0:
+            raise self.error
         return self.real.open(path, mode)
 
 
 class Full(Store):
     """A disk that is full after a few bytes."""
+
     def open(self, path, mode):
         @contextmanager
         def file():
-            with self.real.open(path, mode) as f: yield SimpleNamespace(write=lambda data: (f.write(data[:10]), self.stop())[1])
+            with self.real.open(path, mode) as f:
+                yield SimpleNamespace(write=lambda data: (f.write(data[:10]), self.stop())[1])
+
         return file()
 
-    def stop(self): raise OSError(28, 'No space left on device')
+    def stop(self):
+        raise OSError(28, 'No space left on device')
 
 
-@pytest.mark.parametrize('store, words', [(Store(), 'ConnectionError: the server is gone'), (Store(2, PermissionError(13, 'Permission denied')), 'Permission denied'), (Full(), 'No space left')])
+@pytest.mark.parametrize(
+    'store, words',
+    [
+        (Store(), 'ConnectionError: the server is gone'),
+        (Store(2, PermissionError(13, 'Permission denied')), 'Permission denied'),
+        (Full(), 'No space left'),
+    ],
+)
 def test_a_store_that_cannot_be_written(store, words, many, uri):
     m = of('jsonl', 4)(uri, store)
-    with pytest.raises(SerdeError, match=f'(?s)cannot be written .*{words}.*Nothing has been registered.*at `{uri}/records-'): m.save(many)
-    assert not (Path(uri)/'manifest.json').exists()
-    with pytest.raises(SerdeError, match='the artifact is gone'): of('jsonl', 4)(uri).load(None)  # what was written is not taken for an artifact
+    with pytest.raises(
+        SerdeError, match=f'(?s)cannot be written .*{words}.*Nothing has been registered.*at `{uri}/records-'
+    ):
+        m.save(many)
+    assert not (Path(uri) / 'manifest.json').exists()
+    with pytest.raises(SerdeError, match='the artifact is gone'):
+        of('jsonl', 4)(uri).load(None)  # what was written is not taken for an artifact
 
 
 def test_a_file_where_the_folder_should_be(pages, uri):
-    (Path(uri)/'x').write_text('')
-    with pytest.raises(SerdeError, match='cannot be written .*x/records.json'): of('json')(f'{uri}/x').save(pages)
-    with pytest.raises(SerdeError, match='outside of artifact store bounds'): of('json')('/nowhere').save(pages)
-    with pytest.raises(SerdeError): of('json')(f'{uri}/x').load(None)
+    (Path(uri) / 'x').write_text('')
+    with pytest.raises(SerdeError, match='cannot be written .*x/records.json'):
+        of('json')(f'{uri}/x').save(pages)
+    with pytest.raises(SerdeError, match='outside of artifact store bounds'):
+        of('json')('/nowhere').save(pages)
+    with pytest.raises(SerdeError):
+        of('json')(f'{uri}/x').load(None)
 
 
 def test_a_store_that_cannot_be_read(many, uri):
     m = saved(of('jsonl', 4), uri, many)
     for after in (0, 1, 3):
-        with pytest.raises(SerdeError, match='cannot be read .*the server is gone.*see that it can be reached') as e: type(m)(uri, Store(after)).load(None)
+        with pytest.raises(SerdeError, match='cannot be read .*the server is gone.*see that it can be reached') as e:
+            type(m)(uri, Store(after)).load(None)
         assert not isinstance(e.value, DecodeError)  # the artifact may be well
 
 
 def test_a_failed_save_registers_nothing(pages, monkeypatch):
-    def versions(): return Client().list_artifact_versions(artifact='never').total if 'never' in [a.name for a in Client().list_artifacts(size=100)] else 0
+    def versions():
+        return (
+            Client().list_artifact_versions(artifact='never').total
+            if 'never' in [a.name for a in Client().list_artifacts(size=100)]
+            else 0
+        )
+
     monkeypatch.setattr(RecordCollectionMaterializer, '_write', lambda *args: (_ for _ in ()).throw(SerdeError('no')))
-    with pytest.raises(SerdeError): save_artifact(pages, 'never', materializer=RecordCollectionMaterializer)
+    with pytest.raises(SerdeError):
+        save_artifact(pages, 'never', materializer=RecordCollectionMaterializer)
     monkeypatch.undo()
-    monkeypatch.setattr(RecordCollectionMaterializer, 'compute_content_hash', lambda *args: 1/0)
-    with pytest.raises(ZeroDivisionError): save_artifact(pages, 'never', materializer=RecordCollectionMaterializer)
+    monkeypatch.setattr(RecordCollectionMaterializer, 'compute_content_hash', lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_artifact(pages, 'never', materializer=RecordCollectionMaterializer)
     assert versions() == 0
     monkeypatch.undo()
     save_artifact(pages, 'never', materializer=RecordCollectionMaterializer)
@@ -316,15 +421,21 @@ def test_a_failed_save_registers_nothing(pages, monkeypatch):
 
 # ---------------------------------------------------------------- ZenML
 
+
 def test_chosen_by_type(pages, monkeypatch):
-    assert materializer_registry[RecordCollection] is RecordCollectionMaterializer is materializers.COCOBBoxRecordCollectionMaterializer
+    assert (
+        materializer_registry[RecordCollection]
+        is RecordCollectionMaterializer
+        is materializers.COCOBBoxRecordCollectionMaterializer
+    )
     assert materializer_registry[list].__name__ == 'BuiltInContainerMaterializer'
     version = save_artifact(pages, 'by_type')
     assert version.item_count == 4 and version.data_type.attribute == 'RecordCollection'
     assert compare(pages, version.load())
-    path = Path(version.uri)/RECORDS_FILE
+    path = Path(version.uri) / RECORDS_FILE
     path.write_bytes(path.read_bytes().replace(b'"is_new":false', b'"is_new":true ', 1))
-    with pytest.raises(DecodeError, match='has changed since it was saved'): version.load()
+    with pytest.raises(DecodeError, match='has changed since it was saved'):
+        version.load()
 
 
 def test_predictions_by_name():
@@ -335,7 +446,8 @@ def test_predictions_by_name():
 
 
 def test_pictures_and_metadata_are_not_worth_a_failure(pages, monkeypatch, uri):
-    for name in ('extract_metadata', 'save_visualizations'): monkeypatch.setattr(RecordCollectionMaterializer, name, lambda *args: 1/0)
+    for name in ('extract_metadata', 'save_visualizations'):
+        monkeypatch.setattr(RecordCollectionMaterializer, name, lambda *args: 1 / 0)
     version = save_artifact(pages, 'plain', materializer=RecordCollectionMaterializer)
     assert compare(pages, version.load()) and not version.run_metadata and not version.visualizations
 
@@ -373,17 +485,33 @@ def work(path: str):
     count(pages, predict(pages))
 '''
 PREPARE = 'import sys; from redaction_serde.compat import prepare_zenml; prepare_zenml("zenml", source="."); sys.path.insert(0, ""); from zenml.client import Client; '
-RUN = PREPARE + 'import steps_here; run = steps_here.work(sys.argv[1]); print(run.status.value, run.steps["count"].outputs["boxes"][0].load())'
-LIST = PREPARE + '''
+RUN = (
+    PREPARE
+    + 'import steps_here; run = steps_here.work(sys.argv[1]); print(run.status.value, run.steps["count"].outputs["boxes"][0].load())'
+)
+LIST = (
+    PREPARE
+    + '''
 versions = Client().list_artifact_versions(artifact="pages").items if "pages" in [a.name for a in Client().list_artifacts()] else []
 print(len(versions), [r.status.value for r in Client().list_pipeline_runs(sort_by="asc:created")])
 '''
-LOAD = PREPARE + 'from redaction_serde.records import dumps; sys.stdout.write(dumps(Client().get_artifact_version("pages").load()).decode())'
+)
+LOAD = (
+    PREPARE
+    + 'from redaction_serde.records import dumps; sys.stdout.write(dumps(Client().get_artifact_version("pages").load()).decode())'
+)
 
 
 def start(folder, code, *args, **env):
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *args], cwd=folder, env={**os.environ, 'PYTHONPATH': str(ROOT_OF_PROJECT), **env}, text=True,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, '-W', 'ignore', '-c', code, *args],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(ROOT_OF_PROJECT), **env},
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 ROOT_OF_PROJECT = Path(__file__).resolve().parent.parent
@@ -394,14 +522,15 @@ def finish(process):
     return SimpleNamespace(code=process.returncode, out=out.strip(), err=err.strip())
 
 
-def python(*args, **env): return finish(start(*args, **env))
+def python(*args, **env):
+    return finish(start(*args, **env))
 
 
 @pytest.fixture
 def folder(pages, tmp_path):
     """A folder with steps, a file of records, and room for a ZenML store of its own."""
-    (tmp_path/'steps_here.py').write_text(STEPS)
-    (tmp_path/'pages.json').write_bytes(dumps(pages))
+    (tmp_path / 'steps_here.py').write_text(STEPS)
+    (tmp_path / 'pages.json').write_bytes(dumps(pages))
     return tmp_path
 
 
@@ -415,10 +544,19 @@ def test_in_another_process(folder, pages):
 def test_materializer_missing(folder, pages):
     """The error that a user would see, and a remedy: another materializer reads the folder, and still checks it."""
     assert python(folder, RUN, 'pages.json').code == 0
-    (folder/'steps_here.py').unlink()
+    (folder / 'steps_here.py').unlink()
     done = python(folder, LOAD)
-    assert done.code == 1 and done.err.endswith("No module named 'steps_here'") and 'cannot locate and import the materializer module' in done.out, done.err
-    loaded = python(folder, LOAD.replace('Client().get_artifact_version("pages").load()', 'other()').replace('from redaction_serde.records', REMEDY + 'from redaction_serde.records'))
+    assert (
+        done.code == 1
+        and done.err.endswith("No module named 'steps_here'")
+        and 'cannot locate and import the materializer module' in done.out
+    ), done.err
+    loaded = python(
+        folder,
+        LOAD.replace('Client().get_artifact_version("pages").load()', 'other()').replace(
+            'from redaction_serde.records', REMEDY + 'from redaction_serde.records'
+        ),
+    )
     assert loaded.code == 0 and compare(pages, loads(loaded.out + '\n')), loaded.err
 
 
@@ -435,7 +573,8 @@ def other():
 
 def test_killed_between_save_and_return(folder):
     """The files are there, and no artifact points to them: the next run is as if the others had not been."""
-    for when in ('in save', 'after save'): assert python(folder, RUN, 'pages.json', DIE=when).code == -9
+    for when in ('in save', 'after save'):
+        assert python(folder, RUN, 'pages.json', DIE=when).code == -9
     orphans = list(folder.rglob('manifest.json'))
     assert len(orphans) == 2 and python(folder, LIST).out == "0 ['running', 'running']"
     assert python(folder, RUN, 'pages.json').code == 0
@@ -446,30 +585,36 @@ def test_killed_between_save_and_return(folder):
 def test_two_processes_in_one_warm_store(folder, pages):
     assert python(folder, LIST).out == '0 []'  # two that start a store at once can fail; this starts it
     both = [start(folder, RUN, 'pages.json') for _ in range(2)]
-    for done in map(finish, both): assert done.code == 0 and done.out.split()[0] == 'completed', done.err
+    for done in map(finish, both):
+        assert done.code == 0 and done.out.split()[0] == 'completed', done.err
     assert python(folder, LIST).out == "2 ['completed', 'completed']"
     assert compare(pages, loads(python(folder, LOAD).out + '\n'))
 
 
 # ---------------------------------------------------------------- what is counted and shown
 
+
 @pytest.mark.parametrize('name', [n for n in CASES if n != 'predictions'])
 def test_counts_are_those_of_a_slow_count(name):
     c, slow = CASES[name](), {}
     for r in c._records._list:
-        for _, i in boxes_of(r): slow[class_name(r, i)] = slow.get(class_name(r, i), 0) + 1
+        for box in boxes_of(r):
+            slow[box.class_name] = slow.get(box.class_name, 0) + 1
     s = summarise(c)
     assert (s.records, s.boxes) == (len(c._records._list), sum(slow.values()))
-    assert sorted(boxes_per_class(c).values()) == sorted(slow.values())
+    assert boxes_per_class(c) == slow
 
 
 def test_classes_by_name(pages):
     slow = {}
     for r in pages:
-        for _, i in boxes_of(r): slow[class_name(r, i)] = slow.get(class_name(r, i), 0) + 1
+        for box in boxes_of(r):
+            slow[box.class_name] = slow.get(box.class_name, 0) + 1
     assert boxes_per_class(pages) == slow
-    pages[0].detection.class_map = ClassMap(['x'])  # on the composite, where icevision puts attributes
-    pages[0].detection.label_ids[0] = 99
+    named = next(c for c in pages[0].detection.components if hasattr(c, 'label_ids'))
+    named.label_ids[0] = 99
+    assert boxes_per_class(pages) == slow  # the record itself says what the box is
+    named.labels = []
     assert boxes_per_class(pages)['id 99'] == 1
 
 
@@ -477,12 +622,18 @@ def test_worst_cases(pages):
     boxes = pages[1].detection.bboxes
     boxes[0], boxes[1], boxes[2] = BBox(-7, 0, 20, 20), BBox(9, 9, 3, 20), BBox(0, 0, float('inf'), 1)
     for r in pages:
-        for b in r.detection.bboxes[3:]: b.xmin, b.ymin, b.xmax, b.ymax = 1, 1, 2, 2
-    for r in (pages[0], *list(pages)[2:]): r.detection.bboxes[:3] = [BBox(0, 0, 850, 1100)]*3
+        for b in r.detection.bboxes[3:]:
+            b.xmin, b.ymin, b.xmax, b.ymax = 1, 1, 2, 2
+    for r in (pages[0], *list(pages)[2:]):
+        r.detection.bboxes[:3] = [BBox(0, 0, 850, 1100)] * 3
     s = summarise(pages)
     seen = sample_boxes(pages, s)
     assert seen.faults == {'not finite': 1, 'no area': 1, 'out of the image': 1}
-    assert [row[:4] for row in seen.worst] == [('not finite', float('inf'), 1, 2), ('no area', -9., 1, 1), ('out of the image', 7., 1, 0)]
+    assert [row[:4] for row in seen.worst] == [
+        ('not finite', float('inf'), 1, 2),
+        ('no area', -9.0, 1, 1),
+        ('out of the image', 7.0, 1, 0),
+    ]
     html = report_html(pages, s, seen)
     assert '✗ 1 not finite, 1 no area, 1 out of the image' in html and '-7, 0, 20, 20' in html
 
@@ -490,14 +641,15 @@ def test_worst_cases(pages):
 def test_the_report_runs_nothing(pages):
     evil = '<script>alert(1)</script>"\'><img src=x onerror=alert(1)>'
     pages[0].set_record_id(evil)
-    for r in pages: r.detection.class_map._id2class[1] = evil
+    for r in pages:
+        r.detection.class_map._id2class[1] = evil
     s = summarise(pages)
     html = report_html(pages, s, sample_boxes(pages, s))
     assert '<script' not in html and '<img' not in html and '&lt;script&gt;' in html
 
 
 def test_half_an_image_does_not_spoil_the_sheet(pages, uri, tmp_path):
-    path = tmp_path/'half.png'
+    path = tmp_path / 'half.png'
     path.write_bytes(pages[0].filepath.read_bytes()[:1000])
     pages[0].set_filepath(path)
     m = saved(of('json'), uri, pages)
@@ -506,14 +658,23 @@ def test_half_an_image_does_not_spoil_the_sheet(pages, uri, tmp_path):
 
 def large(n, boxes):
     """As many records as asked for, few of them different: each is looked at all the same."""
-    from icevision.core import BaseRecord, BBoxesRecordComponent, FilepathRecordComponent, InstancesLabelsRecordComponent
+    from icevision.core import (
+        BaseRecord,
+        BBoxesRecordComponent,
+        FilepathRecordComponent,
+        InstancesLabelsRecordComponent,
+    )
     from icevision.utils import ImgSize
+
     rng, class_map, some = random.Random(0), ClassMap([f'class {i}' for i in range(300)]), []
     for i in range(min(n, 500)):
         r = BaseRecord((FilepathRecordComponent(), InstancesLabelsRecordComponent(), BBoxesRecordComponent()))
-        r.set_record_id(f'{i}-{"x"*1000}'), r.set_filepath(f'{i}.png'), r.set_img_size(ImgSize(640 + i, 480))
-        r.detection.set_class_map(class_map), r.detection.set_labels_by_id([rng.randrange(1, 300) for _ in range(boxes)])
-        r.detection.set_bboxes([BBox(*(rng.random()*640 for _ in range(4))) for _ in range(boxes)])
+        r.set_record_id(f'{i}-{"x" * 1000}'), r.set_filepath(f'{i}.png'), r.set_img_size(ImgSize(640 + i, 480))
+        (
+            r.detection.set_class_map(class_map),
+            r.detection.set_labels_by_id([rng.randrange(1, 300) for _ in range(boxes)]),
+        )
+        r.detection.set_bboxes([BBox(*(rng.random() * 640 for _ in range(4))) for _ in range(boxes)])
         some.append(r)
     c = RecordCollection(None)
     c._records._list = [some[i % len(some)] for i in range(n)]
@@ -531,18 +692,20 @@ def test_large_collections_are_shown_soon_and_small(n, boxes, uri):
             shown = show(c, s)
             times.append(time.process_time() - start)
         assert len(shown) <= VISUALISATION_BYTES and min(times) < 2, (len(shown), times)
-    assert f'of {n*boxes:,} boxes were looked at one by one' in shown and 'others' in shown
+    assert f'of {n * boxes:,} boxes were looked at one by one' in shown and 'others' in shown
     m._saved = (c, 'hash', 1, 1)
     found = m.extract_metadata(c)
-    assert found['boxes'] == n*boxes and len(found['classes']) <= 51 and len(str(found)) < 10_000
+    assert found['boxes'] == n * boxes and len(found['classes']) <= 51 and len(str(found)) < 10_000
     assert Image.open(io.BytesIO(materializers.sheet_png(c, s))).size[0] >= 200
 
 
 def test_costs_little_more_than_the_bytes(uri):
     """Saving and loading 20,000 records of 10 boxes, beside `dumps` and `loads` alone."""
-    sys.path.insert(0, str(ROOT_OF_PROJECT/'bench'))
-    try: from bench import made
-    finally: sys.path.pop(0)
+    sys.path.insert(0, str(ROOT_OF_PROJECT / 'bench'))
+    try:
+        from data import made
+    finally:
+        sys.path.pop(0)
     before = RecordCollection(None)
     before._records._list = list(made(20_000, 10))
     before._records.data = {r.record_id: r for r in before._records._list}
@@ -560,5 +723,5 @@ def test_costs_little_more_than_the_bytes(uri):
         timed('save', lambda: (m.save(before), m.compute_content_hash(before)))
         timed('loads', lambda: loads(data))
         after = timed('load', lambda: reader(m, before).load(None))
-    assert best['save'] < 1.3*best['dumps'] and best['load'] < 1.3*best['loads'], best
+    assert best['save'] < 1.3 * best['dumps'] and best['load'] < 1.3 * best['loads'], best
     assert len(after) == 20_000

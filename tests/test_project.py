@@ -1,62 +1,88 @@
 """The project keeps its own house: exports, notebooks, README, wheel, imports, workflows, set-up."""
+
+import ast
 import base64
+import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import set_up
+from notebooks import ROOT, notebooks
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+NOTEBOOKS = notebooks()
 MACHINE_PATHS = re.compile(r'/(?:home|root|Users|tmp|var/folders|work)/|[A-Z]:\\\\')
 
 
 def run(*command, cwd=ROOT, **kw):
-    return subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, **kw)
+    return subprocess.run(
+        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, **kw
+    )
 
 
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the sources, to try things on."""
-    for name in ('nbs', 'redaction_serde'): shutil.copytree(ROOT/name, tmp_path/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
-    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(ROOT/name, tmp_path/name)
+    for name in ('nbs', 'redaction_serde'):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
+        )
+    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-def texts(folder, pattern): return {p.name: p.read_text(encoding='utf-8') for p in sorted(folder.glob(pattern))}
+def texts(folder, pattern):
+    """The files of a whole tree by their paths in it."""
+    return {p.relative_to(folder).as_posix(): p.read_text(encoding='utf-8') for p in sorted(folder.rglob(pattern))}
+
+
+def is_written_by_hand(name, text):
+    """Is a module of the package no export of a notebook? nbdev makes those `__init__` files that are not there, and they are empty."""
+    return name in ('__init__.py', 'document_pb2.py') or name.endswith('/__init__.py') and text != ''
 
 
 def test_export_leaves_no_difference(copy):
-    for path in (copy/'redaction_serde').glob('*.py'):
-        if path.name not in ('__init__.py', 'document_pb2.py'): path.unlink()
-    done = run(BIN/'nbdev_export', cwd=copy)
+    package = copy / 'redaction_serde'
+    before = texts(package, '*.py')
+    for name, text in before.items():
+        if not is_written_by_hand(name, text):
+            (package / name).unlink()
+    done = run(BIN / 'nbdev_export', cwd=copy)
     assert done.returncode == 0, done.stderr
-    assert texts(copy/'redaction_serde', '*.py') == texts(ROOT/'redaction_serde', '*.py')
+    assert texts(package, '*.py') == before
 
 
 def test_notebooks_are_clean(copy):
-    before = texts(copy/'nbs', '*.ipynb')
-    assert run(BIN/'nbdev_clean', cwd=copy).returncode == 0
-    assert texts(copy/'nbs', '*.ipynb') == before
+    before = texts(copy / 'nbs', '*.ipynb')
+    assert list(before) == list(NOTEBOOKS)
+    assert run(BIN / 'nbdev_clean', cwd=copy).returncode == 0
+    assert texts(copy / 'nbs', '*.ipynb') == before
 
 
 def outputs(path):
     for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
-        for output in cell.get('outputs', []): yield cell, output
+        for output in cell.get('outputs', []):
+            yield cell, output
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
-def test_stored_outputs_are_fit_to_publish(path):
-    for cell, output in outputs(path):
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_stored_outputs_are_fit_to_publish(name):
+    for cell, output in outputs(NOTEBOOKS[name]):
         assert output['output_type'] != 'error'
-        assert not MACHINE_PATHS.search(json.dumps({k: v for k, v in output.get('data', output).items() if not k.startswith('image/')}))
+        assert not MACHINE_PATHS.search(
+            json.dumps({k: v for k, v in output.get('data', output).items() if not k.startswith('image/')})
+        )
         for kind, data in output.get('data', {}).items():
-            if kind in ('image/png', 'image/jpeg'): assert len(base64.b64decode(''.join(data))) < 150_000, ''.join(cell['source'])
+            if kind in ('image/png', 'image/jpeg'):
+                assert len(base64.b64decode(''.join(data))) < 150_000, ''.join(cell['source'])
 
 
 def test_readme_is_in_step():
@@ -65,58 +91,151 @@ def test_readme_is_in_step():
 
 
 def test_readme_links_lead_somewhere():
-    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
     links = [link for link in re.findall(r'\]\(([^)\s]+)\)', text) if not link.startswith(('http', '#'))]
     assert len(links) > 5
-    assert not [link for link in links if not (ROOT/link.partition('#')[0]).exists()]
+    assert not [link for link in links if not (ROOT / link.partition('#')[0]).exists()]
+
+
+def headings(path):
+    """The anchors that Jupyter gives the headings of a notebook."""
+    for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+        if cell['cell_type'] != 'markdown':
+            continue
+        for title in re.findall(r'^#+ (.+)$', ''.join(cell['source']), re.M):
+            yield re.sub(r'[`*]', '', title).strip().replace(' ', '-')
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_links_of_notebooks_lead_somewhere(name):
+    """As JupyterLab and GitHub follow them: from the notebook's own folder, to the heading as it is spelt there."""
+    broken = []
+    for cell in json.loads(NOTEBOOKS[name].read_text(encoding='utf-8'))['cells']:
+        if cell['cell_type'] != 'markdown':
+            continue
+        for link in re.findall(r'\]\(([^)\s]+)\)', ''.join(cell['source'])):
+            if link.startswith(('http', 'mailto:')):
+                continue
+            file, _, anchor = link.partition('#')
+            target = (NOTEBOOKS[name].parent / file).resolve() if file else NOTEBOOKS[name]
+            if (
+                not target.exists()
+                or anchor
+                and target.suffix == '.ipynb'
+                and unquote(anchor) not in set(headings(target))
+            ):
+                broken.append(link)
+    assert not broken
 
 
 def test_wheel_installs_in_an_empty_environment(copy, tmp_path):
-    done = run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-q', '-w', tmp_path/'wheels', copy)
+    done = run(
+        sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-q', '-w', tmp_path / 'wheels', copy
+    )
     assert done.returncode == 0, done.stderr
-    wheel, = (tmp_path/'wheels').glob('*.whl')
-    assert run(sys.executable, '-m', 'venv', tmp_path/'empty').returncode == 0
-    python = tmp_path/'empty'/'bin'/'python'
-    done = run(python, '-m', 'pip', 'install', '-q', '--disable-pip-version-check', '-c', ROOT/'constraints.txt', wheel)
+    (wheel,) = (tmp_path / 'wheels').glob('*.whl')
+    assert run(sys.executable, '-m', 'venv', tmp_path / 'empty').returncode == 0
+    python = tmp_path / 'empty' / 'bin' / 'python'
+    done = run(
+        python, '-m', 'pip', 'install', '-q', '--disable-pip-version-check', '-c', ROOT / 'constraints.txt', wheel
+    )
     assert done.returncode == 0, done.stderr
-    done = run(python, '-c', 'import redaction_serde as rs, redaction_serde.formats as f; print(rs.__version__, len(dir(rs)) > 10, f.encode(f.Document(f.Header(), []))[:31])', cwd=tmp_path)
+    done = run(
+        python,
+        '-c',
+        'import redaction_serde as rs; from redaction_serde.document import Document, Header; from redaction_serde.wire.registry import encode; print(rs.__version__, len(dir(rs)) > 10, encode(Document(Header(), []))[:31])',
+        cwd=tmp_path,
+    )
     assert done.stdout.startswith('0.1.0 True'), done.stderr
-    assert run(tmp_path/'empty'/'bin'/'redaction-serde', '--help').returncode == 0
+    assert run(tmp_path / 'empty' / 'bin' / 'redaction-serde', '--help').returncode == 0
     done = run(python, '-c', 'import redaction_serde as rs; rs.save', cwd=tmp_path)
     assert 'icevision' in done.stderr and 'pip install' in done.stderr
+    done = run(
+        python,
+        '-c',
+        'import redaction_serde, pathlib; print((pathlib.Path(redaction_serde.__file__).parent/"py.typed").exists())',
+        cwd=tmp_path,
+    )
+    assert done.stdout.strip() == 'True'
 
 
-HEAVY = ('torch', 'icevision', 'zenml', 'matplotlib', 'PIL', 'cv2', 'numpy')
+LESSONS_ROOM = 'redaction_serde.lessons'
+LAZILY = {
+    'redaction_serde/cli.py': 'pages',
+    'redaction_serde/pipelines.py': 'toys',
+}  # the demo, and the names of the article
 
 
-def test_formats_are_light():
-    code = ('import sys, time; start = time.perf_counter(); import redaction_serde.formats; seconds = time.perf_counter() - start; '
-            f'print(seconds, [m for m in {HEAVY} if m in sys.modules])')
-    results = [run(sys.executable, '-c', code).stdout.split(maxsplit=1) for _ in range(5)]
-    assert all(found.strip() == '[]' for _, found in results)
-    assert min(float(seconds) for seconds, _ in results) < 0.3
+def imports_of(path):
+    """(full name of what a module of the package imports, whether that is inside of a function)."""
+    package = path.relative_to(ROOT).with_suffix('').parts[:-1]
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = '.'.join(package[: len(package) - node.level + 1]) if node.level else ''
+            module = '.'.join(filter(None, [start, node.module]))
+            names = [f'{module}.{a.name}' for a in node.names]
+        else:
+            continue
+        for name in names:
+            yield name, id(node) in inside
+
+
+def test_the_product_does_not_know_the_lessons():
+    """Only the demo makes pages, and only old names of the article lead to toys; both when they are asked for."""
+    found = {}
+    for path in sorted((ROOT / 'redaction_serde').rglob('*.py')):
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith('redaction_serde/lessons/') or is_written_by_hand(
+            name.removeprefix('redaction_serde/'), path.read_text()
+        ):
+            continue
+        for imported, lazily in imports_of(path):
+            if not imported.startswith(LESSONS_ROOM):
+                continue
+            assert lazily, (name, imported)
+            found[name] = imported.removeprefix(f'{LESSONS_ROOM}.').partition('.')[0]
+    assert found == LAZILY
+
+
+@pytest.mark.parametrize(
+    'old, new, name',
+    [('documents', 'pages', 'make_documents'), ('cases', 'cases', 'CASES'), ('hexdump', 'hexdump', 'hexdump')],
+)
+def test_old_names_of_rooms_lead_to_the_lessons(old, new, name):
+    before, after = (importlib.import_module(f'redaction_serde.{module}') for module in (old, f'lessons.{new}'))
+    assert before.__all__ == after.__all__ and getattr(before, name) is getattr(after, name)
 
 
 def test_front_door():
     import redaction_serde as rs
     from redaction_serde import fidelity, records
+
     assert rs.save is records.save and rs.compare is fidelity.compare
     assert set(rs.__all__) <= set(dir(rs))
-    with pytest.raises(AttributeError): rs.no_such_name
+    with pytest.raises(AttributeError):
+        rs.no_such_name
 
 
-@pytest.mark.parametrize('path', sorted((ROOT/'.github'/'workflows').glob('*.yaml')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', sorted((ROOT / '.github' / 'workflows').glob('*.yaml')), ids=lambda p: p.stem)
 def test_workflows_are_valid(path):
-    done = run(BIN/'check-jsonschema', '--builtin-schema', 'vendor.github-workflows', path)
+    done = run(BIN / 'check-jsonschema', '--builtin-schema', 'vendor.github-workflows', path)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize('case, words', [
-    (dict(version=(3, 8)), ['needs Python 3.10 to 3.13', 'is 3.8', 'make demo PYTHON=']),
-    (dict(version=(3, 14)), ['needs Python 3.10 to 3.13', 'is 3.14']),
-    (dict(version=(3, 11), executable='/bin/false'), ['venv', 'python3.11-venv']),
-    (dict(version=(3, 11), free_gb=1.0, environ={}), ['GB of free disk', '1.0 GB', 'PIP_EXTRA_INDEX_URL']),
-], ids=['old', 'new', 'no venv', 'disk'])
+@pytest.mark.parametrize(
+    'case, words',
+    [
+        (dict(version=(3, 8)), ['needs Python 3.10 to 3.13', 'is 3.8', 'make demo PYTHON=']),
+        (dict(version=(3, 14)), ['needs Python 3.10 to 3.13', 'is 3.14']),
+        (dict(version=(3, 11), executable='/bin/false'), ['venv', 'python3.11-venv']),
+        (dict(version=(3, 11), free_gb=1.0, environ={}), ['GB of free disk', '1.0 GB', 'PIP_EXTRA_INDEX_URL']),
+    ],
+    ids=['old', 'new', 'no venv', 'disk'],
+)
 def test_set_up_says_what_is_wrong(case, words, monkeypatch, tmp_path):
     monkeypatch.setattr(set_up, 'VENV', str(tmp_path))
     message = set_up.trouble(**case)
@@ -129,13 +248,119 @@ def test_set_up_is_content_with_this_machine():
 
 
 def test_set_up_reports_a_failing_stage(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(set_up, 'LOG', str(tmp_path/'log'))
-    with pytest.raises(SystemExit) as e: set_up.run('failing', [sys.executable, '-c', 'print("the reason"); raise SystemExit(3)'])
+    monkeypatch.setattr(set_up, 'LOG', str(tmp_path / 'log'))
+    with pytest.raises(SystemExit) as e:
+        set_up.run('failing', [sys.executable, '-c', 'print("the reason"); raise SystemExit(3)'])
     assert 'the reason' in capsys.readouterr().out and 'stopped' in str(e.value)
 
 
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with our settings for git and one notebook on two branches, `main` and `other`; its folder is where set-up works."""
+    for name in ('.gitconfig', '.gitattributes'):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / '.venv').symlink_to(sys.prefix)
+    monkeypatch.setattr(set_up, 'HERE', str(tmp_path))
+    git = Git(tmp_path)
+    git('init', '-q', '-b', 'main')
+    git.write('one', 'two')
+    git('branch', 'other')
+    return git
+
+
+class Git:
+    """Commands in a repository of its own, with nothing of the user's settings."""
+
+    def __init__(self, folder):
+        self.folder, self.notebook = folder, folder / 'n.ipynb'
+
+    def __call__(self, *command):
+        env = {**os.environ, 'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_NOSYSTEM': '1'}
+        names = [o for key in ('user.name', 'user.email') for o in ('-c', f'{key}=a')]
+        return run('git', *names, *command, cwd=self.folder, env=env)
+
+    def write(self, *sources):
+        cells = [
+            dict(cell_type='code', execution_count=None, id=f'cell-{i}', metadata={}, outputs=[], source=[s])
+            for i, s in enumerate(sources)
+        ]
+        self.notebook.write_text(
+            json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5), indent=1) + '\n'
+        )
+        self('add', 'n.ipynb', '.gitconfig', '.gitattributes')
+        return self('commit', '-qm', 'a change')
+
+
+def test_set_up_tells_git_of_our_file_and_keeps_what_the_user_has(checkout):
+    checkout('config', '--local', 'include.path', 'of-the-user')
+    for _ in range(2):
+        set_up.tell_git()
+    assert checkout('config', '--local', '--get-all', 'include.path').stdout.split() == ['of-the-user', '../.gitconfig']
+    assert [p.name for p in (checkout.folder / '.git' / 'hooks').glob('*') if p.suffix != '.sample'] == []
+
+
+def test_set_up_leaves_git_alone_outside_of_a_checkout(checkout, monkeypatch):
+    inside = checkout.folder / 'unpacked'
+    inside.mkdir()
+    monkeypatch.setattr(set_up, 'HERE', str(inside))
+    set_up.tell_git()
+    assert checkout('config', '--local', '--get-all', 'include.path').stdout == ''
+
+
+def test_a_conflict_in_a_notebook_is_one_of_cells(checkout):
+    set_up.tell_git()
+    checkout.write('one', 'ours')
+    checkout('checkout', '-q', 'other')
+    checkout.write('one', 'theirs')
+    done = checkout('merge', 'main')
+    assert done.returncode and 'CONFLICT' in done.stdout, done
+    sources = [''.join(c['source']) for c in json.loads(checkout.notebook.read_text())['cells']]  # still a notebook
+    assert [s for s in sources if s in ('one', 'ours', 'theirs')] == ['one', 'theirs', 'ours'] and '<<<<<<<' in sources[
+        1
+    ]
+
+
+def test_git_merges_notebooks_without_our_environment(checkout):
+    set_up.tell_git()
+    (checkout.folder / '.venv').unlink()
+    checkout.write('one', 'two', 'three')
+    checkout('checkout', '-q', 'other')
+    checkout.write('ONE', 'two')
+    assert checkout('merge', 'main', '-m', 'both').returncode == 0
+    assert [''.join(c['source']) for c in json.loads(checkout.notebook.read_text())['cells']] == ['ONE', 'two', 'three']
+
+
 def test_the_protobuf_module_is_made_from_its_schema(tmp_path):
-    done = run(sys.executable, '-m', 'grpc_tools.protoc', '-I.', f'--python_out={tmp_path}', 'redaction_serde/document.proto', cwd=ROOT)
+    done = run(
+        sys.executable,
+        '-m',
+        'grpc_tools.protoc',
+        '-I.',
+        f'--python_out={tmp_path}',
+        'redaction_serde/document.proto',
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr
     name = 'redaction_serde/document_pb2.py'
-    assert (tmp_path/name).read_text() == (ROOT/name).read_text(), 'run `make proto`'
+    assert (tmp_path / name).read_text() == (ROOT / name).read_text(), 'run `make proto`'
+
+
+# ---------------------------------------------------------------- lint, format, types
+
+FORMATTED = ('nbs', 'tests', 'tools', 'bench', 'docs')
+
+
+def test_lint():
+    done = run(BIN / 'ruff', 'check', '--no-cache', '.')
+    assert done.returncode == 0, done.stdout
+
+
+def test_format():
+    """Of everything but the exported package, which looks as its notebooks do."""
+    done = run(BIN / 'ruff', 'format', '--check', '--no-cache', *FORMATTED)
+    assert done.returncode == 0, done.stdout
+
+
+def test_types(tmp_path):
+    done = run(BIN / 'mypy', '--cache-dir', tmp_path, 'redaction_serde')
+    assert done.returncode == 0, done.stdout

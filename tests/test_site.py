@@ -1,4 +1,5 @@
 """The site, as it is built, and as Chromium shows it: every page, wide and narrow, light and dark."""
+
 import re
 import shutil
 import sys
@@ -7,37 +8,65 @@ from urllib.parse import unquote, urljoin, urlparse
 
 import build_docs
 import pytest
-from build_docs import BASE, ROOT, SITE
+from build_docs import BASE, MOVED, ROOT, SITE
 from bs4 import BeautifulSoup
+from notebooks import notebooks
 
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
-LESSONS = [re.sub(r'^\d+[a-z]*_', '', p.stem) for p in NOTEBOOKS]
-MODULES = [f'_modules/{p.parent.name}/{p.stem}' for p in sorted((ROOT/'redaction_serde').glob('*.py')) if p.stem not in ('__init__', '_modidx', 'document_pb2')]
+NOTEBOOKS = notebooks()
+LESSONS = {
+    name: re.sub(r'(^|/)\d+_', r'\1', name).removesuffix('.ipynb') for name in NOTEBOOKS
+}  # name of a notebook to that of its page
+SOURCES = [
+    p.relative_to(ROOT).with_suffix('').as_posix()
+    for p in sorted((ROOT / 'redaction_serde').rglob('*.py'))
+    if p.stem not in ('__init__', '_modidx', 'document_pb2')
+    and '__all__ = []' not in p.read_text(encoding='utf-8')  # such a module has nothing of its own to show
+]
+MODULES = [f'_modules/{source}' for source in SOURCES]
 OTHERS = ['api', 'changelog', 'contributing', 'search', '404', '_modules/index']
-GROUPS = [g for g, *_ in build_docs.GROUPS if any(build_docs.group_of(p) == g for p in NOTEBOOKS)]
-PAGES = [*LESSONS, *GROUPS, *OTHERS, *MODULES]
+GROUPS = [g for g, *_ in build_docs.GROUPS]
+PAGES = [*LESSONS.values(), *GROUPS, *OTHERS, *MODULES]
 MACHINE_PATHS = re.compile(r'/(?:home|root|Users|tmp|var/folders|work)/[a-z]')
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
-pytestmark = [pytest.mark.timeout(1800),  # the first of them makes the site
-              pytest.mark.skipif(sys.version_info < (3, 11), reason="the site's theme has left Python 3.10, which builds it with an older one: the site is not tested here")]
-in_browser = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (`apt install chromium`): the pages are not tested in a browser here')
+pytestmark = [
+    pytest.mark.timeout(1800),  # the first of them makes the site
+    pytest.mark.skipif(
+        sys.version_info < (3, 11),
+        reason="the site's theme has left Python 3.10, which builds it with an older one: the site is not tested here",
+    ),
+]
+in_browser = pytest.mark.skipif(
+    not CHROMIUM,
+    reason='no Chromium on this machine (`apt install chromium`): the pages are not tested in a browser here',
+)
 
 
 @pytest.fixture(scope='session')
 def site():
     """The folder of the site, made anew if anything that it is made from has changed."""
-    try: build_docs.build()
-    except SystemExit as e: pytest.fail(str(e))
+    try:
+        build_docs.build()
+    except SystemExit as e:
+        pytest.fail(str(e))
     return SITE
 
 
 @pytest.fixture(scope='session')
-def soups(site): return {str(p.relative_to(site).with_suffix('')): BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser') for p in site.rglob('*.html') if 'lite' not in p.relative_to(site).parts and '_static' not in p.parts}
+def soups(site):
+    """Every page by its name, without those of JupyterLite and those that have moved."""
+    names = {p.relative_to(site).with_suffix('').as_posix(): p for p in site.rglob('*.html')}
+    return {
+        name: BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser')
+        for name, p in names.items()
+        if name.split('/')[0] not in ('lite', '_static') and name not in MOVED
+    }
 
 
 # -- what can be seen without a browser --------------------------------------------------------------------------------
 
-def test_every_page_is_known_to_these_tests(soups): assert sorted(soups) == sorted(PAGES)
+
+def test_every_page_is_known_to_these_tests(soups):
+    assert sorted(soups) == sorted(PAGES)
 
 
 def test_links_and_anchors_lead_somewhere(site, soups):
@@ -47,36 +76,63 @@ def test_links_and_anchors_lead_somewhere(site, soups):
         base = BASE if name == '404' else f'{BASE}{name}.html'
         for link in soup.find_all(['a', 'link', 'script', 'img', 'source']):
             target = link.get('href') or link.get('src')
-            if not target or urlparse(target).scheme in ('http', 'https', 'mailto', 'data'): continue
+            if not target or urlparse(target).scheme in ('http', 'https', 'mailto', 'data'):
+                continue
             at = urlparse(urljoin(base, target))
             file = unquote(at.path).removeprefix(BASE) or 'index.html'
-            if not (site/file).is_file(): broken.append(f'{name}: {target}')
-            elif at.fragment and file.endswith('.html') and file[:-5] in ids and unquote(at.fragment) not in ids[file[:-5]]: broken.append(f'{name}: {target}')
+            if not (site / file).is_file():
+                broken.append(f'{name}: {target}')
+            elif (
+                at.fragment
+                and file.endswith('.html')
+                and file[:-5] in ids
+                and unquote(at.fragment) not in ids[file[:-5]]
+            ):
+                broken.append(f'{name}: {target}')
     assert not broken
 
 
+def test_pages_that_have_moved_say_where_they_are(site, soups):
+    assert set(MOVED.values()) <= set(soups)
+    for old, new in MOVED.items():
+        soup = BeautifulSoup((site / f'{old}.html').read_text(encoding='utf-8'), 'html.parser')
+        assert soup.select_one('link[rel=canonical]')['href'] == soup.select_one('body a')['href'] == f'{new}.html'
+        assert soup.select_one('noscript meta[http-equiv=refresh]')['content'].endswith(f'url={new}.html')
+
+
 def test_any_sub_path_will_do(soups):
-    assert not [(name, e) for name, soup in soups.items() if name != '404' for e in soup.find_all(['a', 'link', 'script', 'img'])
-                if (e.get('href') or e.get('src') or '').startswith('/')]
+    assert not [
+        (name, e)
+        for name, soup in soups.items()
+        if name != '404'
+        for e in soup.find_all(['a', 'link', 'script', 'img'])
+        if (e.get('href') or e.get('src') or '').startswith('/')
+    ]
 
 
 def test_nothing_comes_from_elsewhere(soups):
     for name, soup in soups.items():
-        loaded = [e.get('src') or e.get('href') for e in soup.find_all(['script', 'img', 'iframe', 'source', 'link'])
-                  if not set(e.get('rel') or ()) & {'canonical', 'next', 'prev', 'index', 'search'}]
+        loaded = [
+            e.get('src') or e.get('href')
+            for e in soup.find_all(['script', 'img', 'iframe', 'source', 'link'])
+            if not set(e.get('rel') or ()) & {'canonical', 'next', 'prev', 'index', 'search'}
+        ]
         assert not [url for url in loaded if url and re.match(r'(https?:)?//', url)], name
 
 
 def test_pages_say_what_they_are(site, soups):
     titles, descriptions = {}, {}
-    for name in (*LESSONS, *GROUPS, 'api', 'changelog', 'contributing'):
+    for name in (*LESSONS.values(), *GROUPS, 'api', 'changelog', 'contributing'):
         soup = soups[name]
         assert len(soup.select('article h1')) == 1, name
         titles.setdefault(soup.title.string.strip(), []).append(name)
         descriptions.setdefault(soup.find('meta', attrs={'name': 'description'})['content'], []).append(name)
         assert soup.html['lang'] == 'en'
-        card = site/'_cards'/f'{name}.png'
-        assert soup.find('meta', property='og:image')['content'].endswith(f'_cards/{name}.png') and card.stat().st_size < 100_000
+        card = site / '_cards' / f'{name}.png'
+        assert (
+            soup.find('meta', property='og:image')['content'].endswith(f'_cards/{name}.png')
+            and card.stat().st_size < 100_000
+        )
     assert all(len(same) == 1 for same in (*titles.values(), *descriptions.values())), (titles, descriptions)
 
 
@@ -90,53 +146,84 @@ def test_pictures_are_files_with_alternative_text(site, soups):
 def sent(path):
     """Bytes that Pages sends for a file: text is compressed."""
     import gzip
-    return len(gzip.compress(path.read_bytes())) if path.suffix in ('.html', '.css', '.js', '.svg') else path.stat().st_size
+
+    return (
+        len(gzip.compress(path.read_bytes()))
+        if path.suffix in ('.html', '.css', '.js', '.svg')
+        else path.stat().st_size
+    )
 
 
 def test_weight(site, soups):
     weights = {}
     for name, soup in soups.items():
-        files = {f'{name}.html'} | {urlparse(urljoin(f'{name}.html', e.get('src') or e['href'])).path for e in soup.select('script[src], link[rel=stylesheet], img[src]')}
-        weights[name] = sum(sent(site/f.lstrip('/')) for f in files if (site/f.lstrip('/')).is_file())
+        files = {f'{name}.html'} | {
+            urlparse(urljoin(f'{name}.html', e.get('src') or e['href'])).path
+            for e in soup.select('script[src], link[rel=stylesheet], img[src]')
+        }
+        weights[name] = sum(sent(site / f.lstrip('/')) for f in files if (site / f.lstrip('/')).is_file())
     print(sorted(weights.items(), key=lambda w: w[1]))
-    assert sorted(weights.values())[len(weights)//2] < 500_000 and max(weights.values()) < 1_500_000, weights
-    assert max(p.stat().st_size for p in site.glob('*.html')) < 1_500_000  # not counting on compression
+    assert sorted(weights.values())[len(weights) // 2] < 500_000 and max(weights.values()) < 1_500_000, weights
+    assert max((site / f'{name}.html').stat().st_size for name in soups) < 1_500_000  # not counting on compression
 
 
 def test_pages_hold_no_paths_of_this_machine(soups):
     for name, soup in soups.items():
-        if name.startswith('_modules'): continue
-        for output in soup.select('.cell_output'): assert not MACHINE_PATHS.search(output.get_text()), (name, output.get_text()[:300])
+        if name.startswith('_modules'):
+            continue
+        for output in soup.select('.cell_output'):
+            assert not MACHINE_PATHS.search(output.get_text()), (name, output.get_text()[:300])
 
 
 def test_lessons_can_be_downloaded(site, soups):
     import nbformat
-    for path, name in zip(NOTEBOOKS, LESSONS):
-        assert soups[name].find('a', href=f'_notebooks/{path.name}'), name
-        made, source = nbformat.read(site/'_notebooks'/path.name, 4), nbformat.read(path, 4)
+
+    for name, page in LESSONS.items():
+        links = [urljoin(f'{BASE}{page}.html', a['href']) for a in soups[page].select('a[href$=".ipynb"]')]
+        assert f'{BASE}_notebooks/{name}' in links, page
+        made, source = nbformat.read(site / '_notebooks' / name, 4), nbformat.read(NOTEBOOKS[name], 4)
         assert [c.source for c in made.cells] == [c.source for c in source.cells]
 
 
 def test_every_public_name_has_an_entry(soups):
     """What a module exports to users is explained on the page of its notebook and listed in the index."""
     import ast
+
     listed = {a.get_text() for a in soups['api'].select('article table a')}
-    for path in MODULES:
-        module = path.rsplit('/', 1)[1]
-        tree = ast.parse((ROOT/'redaction_serde'/f'{module}.py').read_text(encoding='utf-8'))
-        public = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')}
-        exported = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '__all__'), [])
+    for module in SOURCES:
+        tree = ast.parse((ROOT / f'{module}.py').read_text(encoding='utf-8'))
+        public = {
+            n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')
+        }
+        exported = next(
+            (
+                ast.literal_eval(n.value)
+                for n in tree.body
+                if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '__all__'
+            ),
+            [],
+        )
         assert (public & set(exported)) <= listed, module
 
 
 def test_names_in_backticks_are_links(soups):
-    assert any('#redaction_serde.' in href for soup in soups.values() for a in soup.select('article p a[href]') for href in [a['href']])
+    assert any(
+        '#redaction_serde.' in href
+        for soup in soups.values()
+        for a in soup.select('article p a[href]')
+        for href in [a['href']]
+    )
     assert not soups['index'].select('a[href*="redaction_serde.cli.demo"]')  # a word that is in no scope there
-    python = {a['href'] for soup in soups.values() for a in soup.select('article p a[href^="https://docs.python.org/3/library/"]')}
+    python = {
+        a['href']
+        for soup in soups.values()
+        for a in soup.select('article p a[href^="https://docs.python.org/3/library/"]')
+    }
     assert 'https://docs.python.org/3/library/pickle.html#pickle.loads' in python
 
 
 # -- what Chromium shows -----------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope='session')
 def address(site):
@@ -149,6 +236,7 @@ def address(site):
 @pytest.fixture(scope='module')
 def chromium():
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
         yield browser
@@ -158,13 +246,22 @@ def chromium():
 @pytest.fixture
 def tab(chromium, address):
     """A new tab that notes what goes wrong: errors on the console and requests to any other host."""
-    context = chromium.new_context(viewport={'width': 1280, 'height': 900}, permissions=['clipboard-read', 'clipboard-write'])
+    context = chromium.new_context(
+        viewport={'width': 1280, 'height': 900}, permissions=['clipboard-read', 'clipboard-write']
+    )
     page = context.new_page()
     page.wrong = []
     page.on('console', lambda m: page.wrong.append(m.text) if m.type in ('error', 'warning') else None)
     page.on('pageerror', lambda e: page.wrong.append(str(e)))
-    page.on('request', lambda r: page.wrong.append(r.url) if not r.url.startswith((address, 'data:', 'blob:')) else None)
-    page.on('response', lambda r: page.wrong.append(f'{r.status} {r.url}') if r.status >= 400 and not r.url.endswith('/404.html') else None)
+    page.on(
+        'request', lambda r: page.wrong.append(r.url) if not r.url.startswith((address, 'data:', 'blob:')) else None
+    )
+    page.on(
+        'response',
+        lambda r: (
+            page.wrong.append(f'{r.status} {r.url}') if r.status >= 400 and not r.url.endswith('/404.html') else None
+        ),
+    )
     yield page
     context.close()
 
@@ -172,32 +269,54 @@ def tab(chromium, address):
 @pytest.fixture(scope='session')
 def axe():
     folder = build_docs.npm()
-    return (folder/'axe-core'/'axe.min.js').read_text(encoding='utf-8') if folder else None
+    return (folder / 'axe-core' / 'axe.min.js').read_text(encoding='utf-8') if folder else None
 
 
 def complaints(tab, axe, **options):
     """What axe-core has to say against a page."""
-    if not tab.evaluate('() => !!window.axe'): tab.evaluate(axe)
-    found = tab.evaluate('o => axe.run(document, o).then(r => r.violations.map(v => [v.id, v.nodes.length, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + " " + (n.any[0] || n.all[0] || n.none[0] || {}).message)]))', options)
+    if not tab.evaluate('() => !!window.axe'):
+        tab.evaluate(axe)
+    found = tab.evaluate(
+        'o => axe.run(document, o).then(r => r.violations.map(v => [v.id, v.nodes.length, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + " " + (n.any[0] || n.all[0] || n.none[0] || {}).message)]))',
+        options,
+    )
     return found
 
 
 STANDARDS = {'type': 'tag', 'values': ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}
 CONTRAST = {'type': 'rule', 'values': ['color-contrast']}
-STRUCTURE = {'type': 'rule', 'values': ['heading-order', 'landmark-one-main', 'page-has-heading-one', 'scrollable-region-focusable', 'button-name', 'link-name']}
+STRUCTURE = {
+    'type': 'rule',
+    'values': [
+        'heading-order',
+        'landmark-one-main',
+        'page-has-heading-one',
+        'scrollable-region-focusable',
+        'button-name',
+        'link-name',
+    ],
+}
 
 
 @in_browser
 @pytest.mark.parametrize('name', PAGES)
 def test_page(name, tab, address, axe):
     """Wide and narrow, light and dark: nothing goes wrong, nothing sticks out, and axe-core has no complaint."""
-    if not axe: pytest.skip('axe-core could not be had from npm: accessibility is not tested here')
-    for width, theme, rules in [(1280, 'light', [STANDARDS, STRUCTURE]), (1280, 'dark', [CONTRAST]), (390, 'dark', [STRUCTURE]), (390, 'light', [])]:
+    if not axe:
+        pytest.skip('axe-core could not be had from npm: accessibility is not tested here')
+    for width, theme, rules in [
+        (1280, 'light', [STANDARDS, STRUCTURE]),
+        (1280, 'dark', [CONTRAST]),
+        (390, 'dark', [STRUCTURE]),
+        (390, 'light', []),
+    ]:
         tab.set_viewport_size({'width': width, 'height': 900})
         tab.emulate_media(color_scheme=theme, reduced_motion='reduce')
         if tab.url == 'about:blank':
             tab.goto(f'{address}{name}.html', wait_until='networkidle')
-            missing = tab.evaluate('() => { for (const i of document.images) i.loading = "eager"; return Promise.all([...document.images].map(i => i.decode().then(() => 0, () => i.src))).then(all => all.filter(Boolean)) }')
+            missing = tab.evaluate(
+                '() => { for (const i of document.images) i.loading = "eager"; return Promise.all([...document.images].map(i => i.decode().then(() => 0, () => i.src))).then(all => all.filter(Boolean)) }'
+            )
             assert not missing
         tab.wait_for_function(f'() => document.documentElement.dataset.theme === "{theme}"', timeout=10_000)
         over = tab.evaluate('() => document.documentElement.scrollWidth - document.documentElement.clientWidth')
@@ -221,18 +340,18 @@ def test_search_finds_a_term(tab, address):
 
 @in_browser
 def test_the_theme_can_be_chosen_and_stays(tab, address):
-    tab.goto(f'{address}bytes.html')
+    tab.goto(f'{address}learn/bytes.html')
     for mode in ('light', 'dark'):
         tab.locator('.theme-switch-button >> visible=true').click()
         tab.get_by_text(mode.capitalize(), exact=True).click()
         assert tab.evaluate('() => document.documentElement.dataset.theme') == mode
-    tab.goto(f'{address}pickle.html')
+    tab.goto(f'{address}learn/pickle.html')
     assert tab.evaluate('() => document.documentElement.dataset.theme') == 'dark'
 
 
 @in_browser
 def test_code_can_be_copied(tab, address):
-    tab.goto(f'{address}bytes.html', wait_until='networkidle')
+    tab.goto(f'{address}learn/bytes.html', wait_until='networkidle')
     cell = tab.locator('div.cell_input .highlight >> visible=true').first
     cell.hover()
     cell.locator('button.copybtn').click()
@@ -244,23 +363,30 @@ def test_code_can_be_copied(tab, address):
 def test_a_page_is_readable_before_any_script_has_run(chromium, address):
     context = chromium.new_context(java_script_enabled=False, viewport={'width': 390, 'height': 900})
     page = context.new_page()
-    page.goto(f'{address}bytes.html')
-    for selector in ('article h1', 'article > section > p >> nth=0', 'div.cell_input pre >> nth=3', 'article table >> nth=0', 'details.hide >> nth=0'):
+    page.goto(f'{address}learn/bytes.html')
+    for selector in (
+        'article h1',
+        'article > section > p >> nth=0',
+        'div.cell_input pre >> nth=3',
+        'article table >> nth=0',
+        'details.hide >> nth=0',
+    ):
         assert page.locator(selector).is_visible(), selector
     context.close()
 
 
 @in_browser
 def test_a_slider_uncovers_before_under_after(tab, address, chromium):
-    tab.goto(f'{address}visual.html')
+    tab.goto(f'{address}build/visual.html')
     slider = tab.locator('.before-after input[type=range]')
     slider.focus()
     clip = lambda: tab.evaluate('() => getComputedStyle(document.querySelector(".before-after img + img")).clipPath')
     middle = clip()
-    for _ in range(5): tab.keyboard.press('ArrowRight')
+    for _ in range(5):
+        tab.keyboard.press('ArrowRight')
     assert clip() != middle and slider.input_value() == '55' and slider.get_attribute('aria-label')
     without = chromium.new_context(java_script_enabled=False).new_page()
-    without.goto(f'{address}visual.html')
+    without.goto(f'{address}build/visual.html')
     boxes = [image.bounding_box() for image in without.locator('.before-after img').all()]
     assert len(boxes) == 2 and boxes[0]['x'] + boxes[0]['width'] <= boxes[1]['x'] and boxes[0]['y'] == boxes[1]['y']
     without.context.close()
@@ -268,12 +394,24 @@ def test_a_slider_uncovers_before_under_after(tab, address, chromium):
 
 @in_browser
 def test_folds_open(tab, address):
-    tab.goto(f'{address}bytes.html')
+    tab.goto(f'{address}learn/bytes.html')
     fold = tab.locator('details.hide').first
     assert not fold.locator('pre').is_visible()
     fold.locator('summary').focus()
     tab.keyboard.press('Enter')
     assert fold.locator('pre').is_visible()
+
+
+@in_browser
+def test_an_old_address_leads_to_the_page_and_its_heading(tab, address, chromium):
+    tab.goto(f'{address}pickle.html#it-runs-what-it-names')
+    tab.wait_for_url(f'{address}learn/pickle.html#it-runs-what-it-names')
+    tab.wait_for_selector('#it-runs-what-it-names h2')
+    assert not tab.wrong
+    without = chromium.new_context(java_script_enabled=False).new_page()
+    without.goto(f'{address}cli.html')
+    without.wait_for_url(f'{address}reference/cli.html')
+    without.context.close()
 
 
 @in_browser
@@ -288,8 +426,11 @@ def test_a_wrong_address_leads_to_a_page_that_helps(tab, address):
 @in_browser
 def test_a_lesson_runs_in_the_browser(site, tab, address):
     """JupyterLite, from the button on the page: Pyodide and all packages come from the site, and the hex dump appears."""
-    if not (site/'lite').is_dir(): pytest.skip('the site was built without JupyterLite (npm or wheels could not be had): lessons are not run in the browser here')
-    tab.goto(f'{address}bytes.html')
+    if not (site / 'lite').is_dir():
+        pytest.skip(
+            'the site was built without JupyterLite (npm or wheels could not be had): lessons are not run in the browser here'
+        )
+    tab.goto(f'{address}learn/bytes.html')
     tab.click('article a:has-text("in this browser")')
     tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
     assert not tab.locator('.jp-RenderedHTML').count()  # nothing stored
@@ -297,17 +438,28 @@ def test_a_lesson_runs_in_the_browser(site, tab, address):
     tab.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
     dump = tab.locator('.jp-RenderedHTML pre span[style*=background]')
     dump.first.wait_for(state='attached', timeout=180_000)
-    tab.wait_for_function('() => ![...document.querySelectorAll(".jp-InputPrompt")].some(e => /[*]| \\]/.test(e.textContent))', timeout=120_000)
-    assert dump.count() > 100 and any('framed box: 56 bytes' in t for t in tab.locator('.jp-RenderedHTML').all_text_contents())
-    assert not tab.locator('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]').count()
+    tab.wait_for_function(
+        '() => ![...document.querySelectorAll(".jp-InputPrompt")].some(e => /[*]| \\]/.test(e.textContent))',
+        timeout=120_000,
+    )
+    assert dump.count() > 100 and any(
+        'framed box: 56 bytes' in t for t in tab.locator('.jp-RenderedHTML').all_text_contents()
+    )
+    assert not tab.locator(
+        '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]'
+    ).count()
     host = address.removesuffix(BASE)
     assert not [w for w in tab.wrong if w.startswith('http') and not w.startswith(host)]
 
 
 def test_lessons_that_cannot_run_in_a_browser_say_so(site, soups):
-    if not (site/'lite').is_dir(): pytest.skip('the site was built without JupyterLite')
-    offered = {name for name in LESSONS if soups[name].select('a[href^="lite/"]')}
-    assert {'bytes', 'pickle', 'formats'} <= offered
-    for path, name in zip(NOTEBOOKS, LESSONS):
-        assert (name in offered) == (site/'lite'/'files'/path.name).exists()
-        if name not in offered | {'index'}: assert 'cannot run in a browser' in soups[name].select_one('p.run-it').get_text()
+    if not (site / 'lite').is_dir():
+        pytest.skip('the site was built without JupyterLite')
+    offered = {name for name, page in LESSONS.items() if soups[page].select('a[href*="/lite/"]')}
+    assert {'learn/01_bytes.ipynb', 'learn/02_pickle.ipynb'} <= offered and any(
+        name.startswith('build/') for name in offered
+    )
+    for name, page in LESSONS.items():
+        assert (name in offered) == (site / 'lite' / 'files' / name).exists()
+        if name not in offered | {'index.ipynb'}:
+            assert 'cannot run in a browser' in soups[page].select_one('p.run-it').get_text()

@@ -2,6 +2,7 @@
 
 `lesson` says which part of a notebook can run there; `build` makes the folder. Nothing is fetched when a page is read.
 """
+
 import ast
 import hashlib
 import json
@@ -17,15 +18,35 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']   # what the kernel asks for
-OURS = ['msgspec', 'fastcore', 'protobuf', 'typing-extensions']              # what the lessons ask for, of what there is for Pyodide
-IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}    # their names in an import statement
-ROOMS = {'schema', 'formats', 'hexdump', 'pickles'}                          # modules of ours that need nothing else
-NEVER = {'subprocess', 'signal', 'socket', 'multiprocessing', 'ctypes', 'resource'}  # can be imported there, but not used
-ENOUGH = .45  # a lesson is offered if at least this part of its cells can run
+KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']  # what the kernel asks for
+OURS = [
+    'msgspec',
+    'fastcore',
+    'protobuf',
+    'typing-extensions',
+]  # what the lessons ask for, of what there is for Pyodide
+IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}  # their names in an import statement
+ROOMS = {
+    'schema',
+    'formats',
+    'pickles',
+    'lessons.hexdump',
+    'lessons.listings',
+    'lessons.tracer',
+}  # modules of ours that need nothing else, or whole rooms
+NEVER = {
+    'subprocess',
+    'signal',
+    'socket',
+    'multiprocessing',
+    'ctypes',
+    'resource',
+}  # can be imported there, but not used
+ENOUGH = 0.45  # a lesson is offered if at least this part of its cells can run
 
 
 # -- which part of a notebook ------------------------------------------------------------------------------------------
+
 
 def missing(node):
     """Modules that an import statement wants and that a browser does not have."""
@@ -35,17 +56,23 @@ def missing(node):
 
 def has(module):
     top, _, rest = module.partition('.')
-    if top == 'redaction_serde': return not rest or rest.split('.')[0] in ROOMS
+    if top == 'redaction_serde':
+        return not rest or any(f'{rest}.'.startswith(f'{room}.') for room in ROOMS)
     return top in sys.stdlib_module_names or top in IMPORTS
 
 
 def names(source):
     """The global names that a cell binds, and those that it uses, in functions too."""
+
     def walk(table, top):
         for symbol in table.get_symbols():
-            if top and (symbol.is_assigned() or symbol.is_imported()): bound.add(symbol.get_name())
-            if symbol.is_referenced() and (top or symbol.is_global()): used.add(symbol.get_name())
-        for child in table.get_children(): walk(child, False)
+            if top and (symbol.is_assigned() or symbol.is_imported()):
+                bound.add(symbol.get_name())
+            if symbol.is_referenced() and (top or symbol.is_global()):
+                used.add(symbol.get_name())
+        for child in table.get_children():
+            walk(child, False)
+
     bound, used = set(), set()
     walk(symtable.symtable(source, 'cell', 'exec'), True)
     return bound, used
@@ -55,7 +82,8 @@ def thinned(source, tree):
     """A cell of imports without those that a browser cannot have: source, and the names that are lost."""
     lost = set()
     for node in tree.body:
-        if not isinstance(node, (ast.Import, ast.ImportFrom)) or not missing(node): continue
+        if not isinstance(node, (ast.Import, ast.ImportFrom)) or not missing(node):
+            continue
         gone = set(missing(node))
         if isinstance(node, ast.Import):
             lost |= {(a.asname or a.name).split('.')[0] for a in node.names if a.name in gone}
@@ -81,13 +109,15 @@ def lesson(nb, failing=()):
     `failing` are the sources of cells that were tried and failed.
     """
     import nbformat
+
     lost, cells, total, ran = set(NEVER), [], 0, 0
     for cell in nb.cells:
         if cell.cell_type != 'code':
             cells.append(nbformat.v4.new_markdown_cell(cell.source))
             continue
         source = '\n'.join(line for line in cell.source.split('\n') if not line.startswith('#|'))
-        if 'nbdev_export()' in source or not source.strip(): continue
+        if 'nbdev_export()' in source or not source.strip():
+            continue
         total += 1
         tree = ast.parse(source)
         thin, gone = thinned(source, tree)
@@ -96,35 +126,51 @@ def lesson(nb, failing=()):
         deep = [m for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for m in missing(n)]
         if wants or deep or (gone and not thin.strip()) or thin in failing:
             lost |= bound | gone
-            cells.append(nbformat.v4.new_markdown_cell(shown(cell, wants or set(deep) or gone or {'more than a browser has'})))
+            cells.append(
+                nbformat.v4.new_markdown_cell(shown(cell, wants or set(deep) or gone or {'more than a browser has'}))
+            )
             continue
         lost = (lost - bound | gone) | NEVER
         ran += 1
         cells.append(nbformat.v4.new_code_cell(thin))
-    if ran < ENOUGH*total: return None
+    if ran < ENOUGH * total:
+        return None
     note = 'This copy runs in your browser, on Pyodide; nothing is sent anywhere. Run all cells from the menu *Run*, or one at a time with Shift+Enter.'
-    if ran < total: note += f' {ran} of its {total} cells can run here; the others are shown with what they printed.'
+    if ran < total:
+        note += f' {ran} of its {total} cells can run here; the others are shown with what they printed.'
     cells.insert(1, nbformat.v4.new_markdown_cell(note))
-    made = nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python', 'display_name': 'Python (Pyodide)', 'language': 'python'}, 'language_info': {'name': 'python'}})
-    for i, cell in enumerate(made.cells): cell['id'] = f'cell-{i}'
+    made = nbformat.v4.new_notebook(
+        cells=cells,
+        metadata={
+            'kernelspec': {'name': 'python', 'display_name': 'Python (Pyodide)', 'language': 'python'},
+            'language_info': {'name': 'python'},
+        },
+    )
+    for i, cell in enumerate(made.cells):
+        cell['id'] = f'cell-{i}'
     return made
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
 
+
 def run(command, what, **kw):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **kw)
-    if done.returncode: raise RuntimeError(f'{what}: {(done.stderr.strip() or done.stdout.strip())[-800:]}')
+    if done.returncode:
+        raise RuntimeError(f'{what}: {(done.stderr.strip() or done.stdout.strip())[-800:]}')
     return done
 
 
 def pin(name):
     """The version that constraints.txt has for a package."""
-    found = re.search(rf'^{re.escape(name)}==([^;\s]+)', (ROOT/'constraints.txt').read_text(encoding='utf-8'), re.M | re.I)
+    found = re.search(
+        rf'^{re.escape(name)}==([^;\s]+)', (ROOT / 'constraints.txt').read_text(encoding='utf-8'), re.M | re.I
+    )
     return found and found[1]
 
 
-def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
+def canonical(name):
+    return re.sub(r'[-_.]+', '-', name).lower()
 
 
 def closure(names, packages):
@@ -132,8 +178,16 @@ def closure(names, packages):
     found, queue = {}, list(names)
     while queue:
         name = canonical(queue.pop())
-        if name in found: continue
-        found[name] = packages.get(name) or {'name': name, 'depends': [], 'imports': [], 'install_dir': 'site', 'package_type': 'package', 'unvendored_tests': False}
+        if name in found:
+            continue
+        found[name] = packages.get(name) or {
+            'name': name,
+            'depends': [],
+            'imports': [],
+            'install_dir': 'site',
+            'package_type': 'package',
+            'unvendored_tests': False,
+        }
         queue += found[name]['depends']
     return found
 
@@ -141,13 +195,37 @@ def closure(names, packages):
 def wheels(found, info, folder):
     """Fetch a wheel for each package with pip: for Pyodide's own platform if there is one, else a pure one."""
     version = info['python'].rsplit('.', 1)[0]
-    base = [sys.executable, '-m', 'pip', 'download', '-q', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:', '--dest', folder,
-            '--python-version', version, '--implementation', 'cp', '--abi', f'cp{version.replace(".", "")}', '--abi', 'abi3', '--abi', 'none',
-            '--platform', f'pyemscripten_{info["abi_version"]}_wasm32', '--platform', 'any']
+    base = [
+        sys.executable,
+        '-m',
+        'pip',
+        'download',
+        '-q',
+        '--disable-pip-version-check',
+        '--no-deps',
+        '--only-binary=:all:',
+        '--dest',
+        folder,
+        '--python-version',
+        version,
+        '--implementation',
+        'cp',
+        '--abi',
+        f'cp{version.replace(".", "")}',
+        '--abi',
+        'abi3',
+        '--abi',
+        'none',
+        '--platform',
+        f'pyemscripten_{info["abi_version"]}_wasm32',
+        '--platform',
+        'any',
+    ]
     wanted = []
     for name, p in found.items():
         exact = (name in OURS and pin(name)) or p.get('version') or pin(name)
-        if not exact: raise RuntimeError(f'no version of {name} is named anywhere')
+        if not exact:
+            raise RuntimeError(f'no version of {name} is named anywhere')
         wanted.append(f'{name}=={exact}')
     run([*base, *wanted], 'wheels for Pyodide')
 
@@ -156,60 +234,121 @@ def our_wheel(folder):
     """This package as a wheel, built from a copy."""
     with tempfile.TemporaryDirectory() as copy:
         copy = Path(copy)
-        shutil.copytree(ROOT/'redaction_serde', copy/'redaction_serde', ignore=shutil.ignore_patterns('__pycache__'))
-        for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(ROOT/name, copy)
-        run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, copy], 'our own wheel', env={**os.environ, 'SOURCE_DATE_EPOCH': '1700000000'})
+        shutil.copytree(
+            ROOT / 'redaction_serde', copy / 'redaction_serde', ignore=shutil.ignore_patterns('__pycache__')
+        )
+        for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+            shutil.copy(ROOT / name, copy)
+        run(
+            [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, copy],
+            'our own wheel',
+            env={**os.environ, 'SOURCE_DATE_EPOCH': '1700000000'},
+        )
 
 
 def pyodide(npm, target):
     """Pyodide from its npm package, with a lock file that names only what lies beside it."""
     target.mkdir(parents=True)
     for name in ('pyodide.mjs', 'pyodide.js', 'pyodide.asm.mjs', 'pyodide.asm.wasm', 'python_stdlib.zip'):
-        if (npm/'pyodide'/name).exists(): shutil.copy(npm/'pyodide'/name, target)
-    lock = json.loads((npm/'pyodide'/'pyodide-lock.json').read_text(encoding='utf-8'))
+        if (npm / 'pyodide' / name).exists():
+            shutil.copy(npm / 'pyodide' / name, target)
+    lock = json.loads((npm / 'pyodide' / 'pyodide-lock.json').read_text(encoding='utf-8'))
     found = closure(KERNEL + OURS, lock['packages'])
     wheels(found, lock['info'], target)
-    found['redaction-serde'] = {**closure(['x'], {})['x'], 'name': 'redaction-serde', 'depends': ['msgspec', 'protobuf'], 'imports': ['redaction_serde']}
+    found['redaction-serde'] = {
+        **closure(['x'], {})['x'],
+        'name': 'redaction-serde',
+        'depends': ['msgspec', 'protobuf'],
+        'imports': ['redaction_serde'],
+    }
     our_wheel(target)
     files = {canonical(p.name.split('-')[0]): p for p in target.glob('*.whl')}
     imports = {'fastcore': ['fastcore'], 'comm': ['comm'], 'protobuf': ['google', 'google.protobuf']}
     for name, p in found.items():
         path = files[name]
-        p.update(file_name=path.name, version=path.name.split('-')[1], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-        if not p['imports']: p['imports'] = imports.get(name, [name.replace('-', '_')])
-    (target/'pyodide-lock.json').write_text(json.dumps({'info': lock['info'], 'packages': found}), encoding='utf-8')
+        p.update(
+            file_name=path.name, version=path.name.split('-')[1], sha256=hashlib.sha256(path.read_bytes()).hexdigest()
+        )
+        if not p['imports']:
+            p['imports'] = imports.get(name, [name.replace('-', '_')])
+    (target / 'pyodide-lock.json').write_text(json.dumps({'info': lock['info'], 'packages': found}), encoding='utf-8')
 
 
 def tried(nb, folder, path):
     """Write the part of a notebook that runs in Pyodide from first to last, having tried it. False if that is too little."""
     import nbformat
+
     failing = set()
     while made := lesson(nb, failing):
         nbformat.write(made, path)
-        done = subprocess.run(['node', ROOT/'tools'/'try_in_pyodide.mjs', folder, path], capture_output=True, text=True)
-        if done.returncode not in (0, 1): raise RuntimeError(f'Pyodide in node: {done.stderr[-500:]}')
+        done = subprocess.run(
+            ['node', ROOT / 'tools' / 'try_in_pyodide.mjs', folder, path], capture_output=True, text=True
+        )
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f'Pyodide in node: {done.stderr[-500:]}')
         new = set(json.loads(done.stdout)) - failing
-        if not new: return True
+        if not new:
+            return True
         failing |= new
     path.unlink(missing_ok=True)
     return False
 
 
 def build(notebooks, npm, target, work):
-    """Make the folder: the notebook app, Pyodide, the lessons. Returns the names of those that can run there, of `notebooks` by file name."""
+    """Make the folder: the notebook app, Pyodide, the lessons. Returns the names of those that can run there, of executed `notebooks` by their names."""
     shutil.rmtree(work, ignore_errors=True)
-    contents = work/'contents'
+    contents = work / 'contents'
     contents.mkdir(parents=True)
-    pyodide(npm, work/'static'/'pyodide')
+    pyodide(npm, work / 'static' / 'pyodide')
+    for name in notebooks:
+        (contents / name).parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        fit = pool.map(lambda item: tried(item[1], work/'static'/'pyodide', contents/item[0]), notebooks.items())
+        fit = pool.map(lambda item: tried(item[1], work / 'static' / 'pyodide', contents / item[0]), notebooks.items())
         names = [name for name, ok in zip(notebooks, fit) if ok]
-    settings = {'jupyter-lite-schema-version': 0, 'jupyter-config-data': {'appName': 'redaction_serde', 'litePluginSettings': {'@jupyterlite/pyodide-kernel-extension:kernel': {
-        'pyodideUrl': './static/pyodide/pyodide.mjs', 'disablePyPIFallback': True,
-        'loadPyodideOptions': {'lockFileURL': './static/pyodide/pyodide-lock.json', 'packages': ['micropip', 'comm', 'ipython', 'jedi']}}}}}
-    (work/'jupyter-lite.json').write_text(json.dumps(settings), encoding='utf-8')
-    run([Path(sys.executable).parent/'jupyter', 'lite', 'build', '--lite-dir', work, '--contents', contents, '--output-dir', target,
-         '--apps', 'notebooks', '--no-sourcemaps', '--no-unused-shared-packages'], 'jupyter lite build', cwd=work,
-        env={**os.environ, 'JUPYTER_PREFER_ENV_PATH': '1', 'JUPYTER_PATH': str(Path(sysconfig.get_path('data'))/'share'/'jupyter')})
-    for unused in target.rglob('*.map'): unused.unlink()
+    settings = {
+        'jupyter-lite-schema-version': 0,
+        'jupyter-config-data': {
+            'appName': 'redaction_serde',
+            'litePluginSettings': {
+                '@jupyterlite/pyodide-kernel-extension:kernel': {
+                    'pyodideUrl': './static/pyodide/pyodide.mjs',
+                    'disablePyPIFallback': True,
+                    'loadPyodideOptions': {
+                        'lockFileURL': './static/pyodide/pyodide-lock.json',
+                        'packages': ['micropip', 'comm', 'ipython', 'jedi'],
+                    },
+                }
+            },
+        },
+    }
+    (work / 'jupyter-lite.json').write_text(json.dumps(settings), encoding='utf-8')
+    # without being told what to ignore, it would ignore a folder named `build`
+    run(
+        [
+            Path(sys.executable).parent / 'jupyter',
+            'lite',
+            'build',
+            '--lite-dir',
+            work,
+            '--contents',
+            contents,
+            '--output-dir',
+            target,
+            '--ignore-contents',
+            r'/\.ipynb_checkpoints',
+            '--apps',
+            'notebooks',
+            '--no-sourcemaps',
+            '--no-unused-shared-packages',
+        ],
+        'jupyter lite build',
+        cwd=work,
+        env={
+            **os.environ,
+            'JUPYTER_PREFER_ENV_PATH': '1',
+            'JUPYTER_PATH': str(Path(sysconfig.get_path('data')) / 'share' / 'jupyter'),
+        },
+    )
+    for unused in target.rglob('*.map'):
+        unused.unlink()
     return names

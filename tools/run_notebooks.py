@@ -1,10 +1,12 @@
-"""Run notebooks in real Jupyter kernels, each with a store and a temporary folder of its own.
+"""Run notebooks in real Jupyter kernels without a network, each with a store and a temporary folder of its own.
 
     python tools/run_notebooks.py [--store] [NAME ...]
 
-Without names: all of nbs/. With --store the outputs are kept in the notebooks, which are then cleaned as `nbdev_clean` does.
+Without names: all of nbs/. A name is a notebook (`01_bytes`, `learn/01_bytes.ipynb`) or a folder (`learn`).
+With --store the outputs are kept in the notebooks, which are then cleaned as `nbdev_clean` does.
 The tests and the site share what `executed` returns, so that no notebook runs twice for the same sources.
 """
+
 import argparse
 import contextlib
 import fcntl
@@ -16,34 +18,82 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-KEPT = ROOT/'build'/'executed'  # notebooks with the outputs of their last run
+from notebooks import NBS, ROOT, notebooks
+
+KEPT = ROOT / 'build' / 'executed'  # notebooks with the outputs of their last run
+GUARD = ROOT / 'tests' / 'offline'  # forbids the network to a Python process that has it on its path
+
+
+class NetworkError(Exception):
+    """A notebook has reached for another machine."""
+
+
+def offline(log, **more):
+    """An environment for a Python process that may reach this machine only; what else it tries is refused, and noted in the file `log`."""
+    places = [str(GUARD), str(ROOT), os.environ.get('PYTHONPATH')]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, places)), 'OFFLINE_LOG': str(log), **more}
+
+
+def is_skipped(cell):
+    """Is it left out when notebooks run side by side? Exporting is not the reader's business, and `#| eval: false` says so itself."""
+    if cell.cell_type != 'code':
+        return False
+    directives = [line.replace(' ', '') for line in cell.source.splitlines()]
+    return 'nbdev_export()' in cell.source or '#|eval:false' in directives
 
 
 def run_notebook(path, timeout=600):
-    """Execute one notebook as a person would in JupyterLab and return it with its outputs. Raises CellExecutionError."""
+    """Execute one notebook as a person would in JupyterLab, but offline, and return it with its outputs.
+
+    Raises CellExecutionError, or NetworkError if it has tried to reach another machine, even where it hides that.
+    """
     import nbformat
     from nbclient import NotebookClient
     from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
+
     nb = nbformat.read(path, as_version=4)
-    skipped = [c for c in nb.cells if c.cell_type == 'code' and (
-        'nbdev_export()' in c.source or any(line.replace(' ', '') == '#|eval:false' for line in c.source.splitlines()))]
-    sources = [c.source for c in skipped]
+    skipped = {cell['id']: cell.source for cell in nb.cells if is_skipped(cell)}
+    for cell in nb.cells:
+        if cell['id'] in skipped:
+            cell.source = ''
     with tempfile.TemporaryDirectory(prefix='notebook-') as folder:
-        env = {**os.environ, 'TMPDIR': folder, 'ZENML_CONFIG_PATH': f'{folder}/zenml', 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1'),
-               'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', 'PYTHONWARNINGS': 'ignore'}
-        for cell in skipped: cell.source = ''  # exporting is not the reader's business, and notebooks run side by side
-        client = NotebookClient(nb, timeout=timeout, kernel_name='python3', extra_arguments=['--log-level=ERROR'], resources={'metadata': {'path': str(path.parent)}})
+        log = Path(folder) / 'network.log'
+        env = offline(
+            log,
+            TMPDIR=folder,
+            ZENML_CONFIG_PATH=f'{folder}/zenml',
+            PYTHONWARNINGS='ignore',
+            OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '1'),
+            PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        )
+        env.pop('MPLBACKEND', None)  # the tests have one that draws nothing
+        client = NotebookClient(
+            nb,
+            timeout=timeout,
+            kernel_name='python3',
+            extra_arguments=['--log-level=ERROR'],
+            resources={'metadata': {'path': str(path.parent)}},
+        )
         client.execute(env=env)
-    for cell, source in zip(skipped, sources): cell.source = source
-    return CoalesceStreamsPreprocessor().preprocess(nb, {})[0]  # how a kernel cuts its output into messages is left to chance
+        if log.exists():
+            raise NetworkError(f'{path.name} wants the network:\n{log.read_text()}')
+    for cell in nb.cells:
+        if cell['id'] in skipped:
+            cell.source = skipped[cell['id']]
+    return CoalesceStreamsPreprocessor().preprocess(nb, {})[
+        0
+    ]  # how a kernel cuts its output into messages is left to chance
 
 
 def digest(*paths):
     """SHA-256 of the contents and names of files and of whole folders, as a short text."""
     sha = hashlib.sha256()
     for path in paths:
-        for file in sorted(p for p in (path.rglob('*') if path.is_dir() else [path]) if p.is_file() and not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts)):
+        for file in sorted(
+            p
+            for p in (path.rglob('*') if path.is_dir() else [path])
+            if p.is_file() and not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts)
+        ):
             sha.update(f'{file.relative_to(ROOT)} {file.stat().st_size}\n'.encode() + file.read_bytes())
     return sha.hexdigest()[:20]
 
@@ -51,8 +101,9 @@ def digest(*paths):
 @contextlib.contextmanager
 def alone(name):
     """One process at a time between here and the end of the block; the others wait."""
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with open(KEPT/f'.{name}.lock', 'w') as lock:
+    path = KEPT / f'.{name}.lock'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -60,47 +111,74 @@ def alone(name):
 def kept(path):
     """Where the executed form of a notebook is kept: the name depends on all that its outputs depend on."""
     python = '.'.join(map(str, sys.version_info[:3]))
-    key = digest(path, ROOT/'redaction_serde', ROOT/'constraints.txt', Path(__file__).resolve())
-    return KEPT/f'{path.stem}-{python}-{key}.ipynb'
+    key = digest(path, ROOT / 'redaction_serde', ROOT / 'constraints.txt', GUARD, Path(__file__).resolve())
+    return KEPT / path.relative_to(NBS).with_suffix('') / f'{python}-{key}.ipynb'
 
 
 def executed(path, said=lambda text: None):
     """The notebook with its outputs, from a run of exactly these sources: an earlier one if there is, else one now."""
     import nbformat
-    with alone(path.stem):
+
+    name = path.relative_to(NBS).with_suffix('').as_posix()
+    with alone(name.replace('/', '-')):
         target = kept(path)
         if not target.exists():
             start = time.perf_counter()
             nb = run_notebook(path)
-            said(f'{path.stem}: {time.perf_counter() - start:.0f} s')
-            for old in KEPT.glob(f'{path.stem}-*.ipynb'): old.unlink()
+            said(f'{name}: {time.perf_counter() - start:.0f} s')
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for old in target.parent.iterdir():
+                old.unlink()
             nbformat.write(nb, target.with_suffix('.part'))
             target.with_suffix('.part').replace(target)
         return nbformat.read(target, as_version=4)
 
 
+def chosen(wanted):
+    """The notebooks that the names on the command line mean; without any, all. Exits if a name means none."""
+    found = notebooks()
+    if not wanted:
+        return found
+    names = {}
+    for text in wanted:
+        plain = text.removeprefix('nbs/').removesuffix('.ipynb').rstrip('/')
+        matching = {
+            name: path
+            for name, path in found.items()
+            if plain in (name.removesuffix('.ipynb'), path.stem, path.parent.name)
+        }
+        if not matching:
+            sys.exit(f'there is no notebook {text!r} in nbs/; there are: {", ".join(found)}')
+        names |= matching
+    return names
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--store', action='store_true', help='keep the outputs in the notebooks')
-    parser.add_argument('names', nargs='*', help='notebooks, by file name or stem')
+    parser.add_argument('names', nargs='*', help='notebooks, by path, file name or stem, or folders of nbs/')
     args = parser.parse_args()
-    names = [Path(n).stem for n in args.names]
-    paths = [p for p in sorted((ROOT/'nbs').glob('*.ipynb')) if not names or p.stem in names]
     failed = []
-    for path in paths:
-        print(f'{path.stem} … ', end='', flush=True)
+    for name, path in chosen(args.names).items():
+        print(f'{name} … ', end='', flush=True)
         start = time.perf_counter()
-        try: nb = run_notebook(path)
+        try:
+            nb = run_notebook(path)
         except Exception as e:
-            failed.append(path.stem)
+            failed.append(name)
             print(f'failed\n{e}')
             continue
         print(f'{time.perf_counter() - start:.0f} s')
         if args.store:
             import nbformat
+
             nbformat.write(nb, path)
-            subprocess.run([str(Path(sys.executable).parent/'nbdev_clean'), '--fname', str(path)], check=True, cwd=ROOT)
-    if failed: sys.exit(f'failed: {", ".join(failed)}')
+            subprocess.run(
+                [str(Path(sys.executable).parent / 'nbdev_clean'), '--fname', str(path)], check=True, cwd=ROOT
+            )
+    if failed:
+        sys.exit(f'failed: {", ".join(failed)}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

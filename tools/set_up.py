@@ -2,6 +2,7 @@
 
 Runs on any Python 3, far enough to say that it is too old.
 """
+
 import os
 import shutil
 import subprocess
@@ -26,20 +27,33 @@ def trouble(version=sys.version_info, executable=sys.executable, free_gb=None, e
     """What keeps this machine from being set up: one line, or None."""
     found = tuple(version[:2])
     if not OLDEST <= found <= NEWEST:
-        return ('needs Python %d.%d to %d.%d, but %s is %d.%d: install one and say which, for example `make demo PYTHON=python3.12`'
-                % (OLDEST + NEWEST + (executable,) + found))
+        return (
+            'needs Python %d.%d to %d.%d, but %s is %d.%d: install one and say which, for example `make demo PYTHON=python3.12`'
+            % (OLDEST + NEWEST + (executable,) + found)
+        )
     if not has_venv(executable):
-        return ('this Python cannot make virtual environments: install its venv module (on Debian and Ubuntu: '
-                '`apt install python%d.%d-venv`) and try again' % found)
+        return (
+            'this Python cannot make virtual environments: install its venv module (on Debian and Ubuntu: '
+            '`apt install python%d.%d-venv`) and try again' % found
+        )
     free = shutil.disk_usage(HERE).free / 1e9 if free_gb is None else free_gb
     needed = NEEDS_GB[index_kind(environ)]
     if free < needed and not os.path.exists(os.path.join(VENV, 'bin', 'redaction-serde')):
-        hint = '' if index_kind(environ) == 'cpu' else ', or take the smaller CPU build: `PIP_EXTRA_INDEX_URL=%s make demo`' % CPU_INDEX
+        hint = (
+            ''
+            if index_kind(environ) == 'cpu'
+            else ', or take the smaller CPU build: `PIP_EXTRA_INDEX_URL=%s make demo`' % CPU_INDEX
+        )
         return 'needs about %d GB of free disk, but there are %.1f GB: free some%s' % (needed, free, hint)
 
 
 def has_venv(executable):
-    return subprocess.call([executable, '-c', 'import venv, ensurepip'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    return (
+        subprocess.call(
+            [executable, '-c', 'import venv, ensurepip'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        == 0
+    )
 
 
 def run(text, command):
@@ -53,28 +67,50 @@ def run(text, command):
         status = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=HERE)
     print('%.0f s' % (time.time() - start) if status == 0 else 'failed')
     if status:
-        with open(LOG) as log: print('\n'.join('    ' + line.rstrip() for line in log.readlines()[-12:]))
-        sys.exit('set-up: stopped. The whole log is in %s. If the network was the reason, the same command goes on where this one ended.'
-                 % os.path.relpath(LOG))
+        with open(LOG) as log:
+            print('\n'.join('    ' + line.rstrip() for line in log.readlines()[-12:]))
+        sys.exit(
+            'set-up: stopped. The whole log is in %s. If the network was the reason, the same command goes on where this one ended.'
+            % os.path.relpath(LOG)
+        )
+
+
+def tell_git():
+    """Make git read .gitconfig, which says how notebooks are merged. Only in a checkout: an unpacked archive is none, even inside of one."""
+    if not os.path.exists(os.path.join(HERE, '.git')) or not shutil.which('git'):
+        return
+    # as `git config --local include.path ../.gitconfig`, but without touching other files that the user includes
+    command = ['git', 'config', '--local', '--replace-all', 'include.path', '../.gitconfig', r'^\.\./\.gitconfig$']
+    if subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HERE):
+        print(
+            'set-up: git keeps merging notebooks as plain text, because it would not take `include.path ../.gitconfig`'
+        )
 
 
 def main():
     message = trouble()
-    if message: sys.exit('set-up: ' + message)
+    if message:
+        sys.exit('set-up: ' + message)
     if index_kind() == 'cuda':
-        print('set-up: will download about 3 GB; the default index has PyTorch as a CUDA build, which runs on any CPU and takes 5.5 GB of disk.\n'
-              '        For the small CPU build stop here and say: PIP_EXTRA_INDEX_URL=%s make demo' % CPU_INDEX)
+        print(
+            'set-up: will download about 3 GB; the default index has PyTorch as a CUDA build, which runs on any CPU and takes 5.5 GB of disk.\n'
+            '        For the small CPU build stop here and say: PIP_EXTRA_INDEX_URL=%s make demo' % CPU_INDEX
+        )
     else:
         print('set-up: will download about 0.7 GB, with the CPU build of PyTorch')
-    if os.path.exists(LOG): os.remove(LOG)
+    if os.path.exists(LOG):
+        os.remove(LOG)
     python = os.path.join(VENV, 'bin', 'python')
     run('making .venv with %s' % os.path.basename(sys.executable), [sys.executable, '-m', 'venv', VENV])
     pip = [python, '-m', 'pip', 'install', '--disable-pip-version-check', '--no-input']
     run('installing packages (constraints.txt)', pip + ['-c', 'constraints.txt', '-e', '.[all]'])
     run('installing %s without its list of requirements, which is of 2021' % ICEVISION, pip + ['--no-deps', ICEVISION])
     run('trying it', [python, '-c', 'from redaction_serde.compat import prepare_icevision; print(prepare_icevision())'])
-    with open(os.path.join(VENV, '.ready'), 'w') as f: f.write('set up with %s\n' % sys.version)
+    tell_git()
+    with open(os.path.join(VENV, '.ready'), 'w') as f:
+        f.write('set up with %s\n' % sys.version)
     os.remove(LOG)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()
