@@ -26,6 +26,7 @@ from redaction_serde.checks import (
     check_positions,
     check_record,
     check_template,
+    collection_attributes,
     read_aside,
 )
 from redaction_serde.components import (
@@ -465,10 +466,13 @@ def build_collection(
         if _sizes(stream.header) != sizes:  # it has grown while the records were read
             check_header(stream.header, builder.problems)
         check_positions(stream.header, len(records) if not builder.problems else builder.done, builder.problems)
+        attributes = collection_attributes(stream.header, builder.problems, builder.build.reading)
         builder.check()
         if stream.header.kind == 'predictions':
             return _predictions(stream.header, records)
-        return _collection(stream.header, records, builder)
+        collection = _collection(stream.header, records, builder)
+        vars(collection).update(attributes)
+        return collection
 
 # %% ../../nbs/build/24_building.ipynb #70939a66
 def _sizes(header: Header) -> list:

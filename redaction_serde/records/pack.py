@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.components import (
+    COLLECTION_NAMES,
     COMPONENT_NAMES,
     RECORD_NAMES,
     TASK_NAMES,
@@ -485,7 +486,7 @@ def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> 
 
 # %% ../../nbs/build/23_packing.ipynb #789b3812
 def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner: str, pack: Pack) -> Any:
-    "Attributes that a user has set on a record or a task, as data; UNSET if there are none."
+    "Attributes that a user has set on a record, a task or a collection, as data; UNSET if there are none."
     attributes = {name: value for name, value in vars(thing).items() if name not in skip}
     for name in attributes:
         if message := why_not_attribute(name, own, hidden, owner):
@@ -739,6 +740,12 @@ class Packer:
         _number(group, [place], self.pack)
         return _pack_row(group, 0, self.pack, place)
 
+    def keep_attributes(self, collection: Any) -> None:
+        "Put what a user has hung on a collection into the header."
+        self.pack.place = ('$', 'attributes')
+        skip = {'create_record_fn', '_records'}
+        self.header.attributes = _attributes(collection, skip, COLLECTION_NAMES, frozenset(), 'collection', self.pack)
+
     def blocks(self, records: Iterable) -> Iterator[Block]:
         "Records as blocks, those of a batch together."
         records, start = iter(records), 0
@@ -793,11 +800,7 @@ class PackedStream(Stream):
 def _collection_blocks(collection: Any, packer: Packer) -> Iterator[Block]:
     "The blocks of a collection; the header is complete when they have passed."
     header, problems = packer.header, packer.pack.problems
-    extra = vars(collection).keys() - {'create_record_fn', '_records'}
-    if extra:
-        problems.note(
-            '$', f'the collection has attributes of its own ({", ".join(sorted(extra))}); keep them on the records'
-        )
+    packer.keep_attributes(collection)
     if collection.create_record_fn is not None:
         header.template = _template(collection.create_record_fn, packer)
     listed, mapping = collection._records._list, collection._records.data
