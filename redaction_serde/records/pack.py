@@ -594,7 +594,7 @@ def _mark(record: Any) -> Any:
 
 # %% ../../nbs/build/23_packing.ipynb #b7b72b80
 def _pack_columns(group: _Group, pack: Pack) -> tuple:
-    "Columns for a group, and positions of the odd records, whose places hold nothing of theirs; (None, …) if there is no regular one."
+    "Columns for a group, positions of the odd records, whose places hold nothing of theirs, and of those with attributes of their own; (None, …) if there is no regular one."
     n, odd, columns = len(group.records), set(), []
     for task, composites, members in zip(group.plan.tasks, group.composites, group.members):
         odd |= _odd_tasks(task, composites, members)
@@ -605,11 +605,11 @@ def _pack_columns(group: _Group, pack: Pack) -> tuple:
             for kind in component.kinds:
                 found = _columns(kind, cs, pack, odd)
                 if found is None:
-                    return None, odd
+                    return None, odd, set()
                 values += found
         columns += task.arrange(values, n)
     marks, more = _marks(group.records)
-    return [*columns, marks, [UNSET] * n], odd | more
+    return [*columns, marks, [UNSET] * n], odd, more
 
 # %% ../../nbs/build/23_packing.ipynb #23a83944
 RUN = 334  # records that are packed together: three runs are a batch
@@ -619,7 +619,7 @@ _FEW = 4  # records for which columns do not pay
 def _pack_group(group: _Group, places: list, pack: Pack) -> Block:
     "Records of one plan as a block."
     n, shape = len(group.records), group.plan.shape
-    columns, odd = (None, ()) if n < _FEW else _pack_columns(group, pack)
+    columns, odd, named = (None, set(), set()) if n < _FEW else _pack_columns(group, pack)
     if columns is None or 2 * len(odd) > n:
         return Block(shape, rows=[_pack_row(group, i, pack, places[i]) for i in range(n)])
     for i in sorted(odd):
@@ -629,6 +629,9 @@ def _pack_group(group: _Group, places: list, pack: Pack) -> Block:
                 column.put(i, value)
             else:
                 column[i] = value
+    for i in sorted(named - odd):
+        pack.place = places[i]
+        columns[-2][i], columns[-1][i] = _record_attributes(group.records[i], group.plan, pack)
     return Block(shape, columns=columns)
 
 # %% ../../nbs/build/23_packing.ipynb #ad9c0965
