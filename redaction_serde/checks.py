@@ -241,13 +241,15 @@ def check_header(
 # %% ../nbs/build/21_checks.ipynb #3eab9737
 def _accepts_at(look: Look, steps: tuple, function: Callable, data: Any) -> None:
     "Note what a function raises, with places below this one."
-    path = show_place(look._below(steps))
     try:
         function(data, LOOKING)
+        return
     except SerdeError as e:
-        look.problems.take(Problem(path + p.path.removeprefix('$'), p.message) for p in e.problems)
+        problems = e.problems
     except BAD_DATA as e:
-        look.problems.note(path, f'{type(e).__name__}: {e}')
+        problems = [Problem('$', f'{type(e).__name__}: {e}')]
+    path = show_place(look._below(steps))
+    look.problems.take(Problem(path + p.path.removeprefix('$'), p.message) for p in problems)
 
 # %% ../nbs/build/21_checks.ipynb #4013b170
 def check_layout(
@@ -279,9 +281,10 @@ def check_positions(
     for i in (i for pair in pairs for i in pair if i is not None):
         if not 0 <= i < n:
             problems.note('$.pairs', f'record {i} is not one of the {n}')
-    look = Look(header, problems)
-    for j, (key, _) in enumerate(keys):
-        look.hashable(key, ('index', 'keys', j))
+    if keys:
+        look = Look(header, problems)
+        for j, (key, _) in enumerate(keys):
+            look.hashable(key, ('index', 'keys', j))
 
 # %% ../nbs/build/21_checks.ipynb #cfb5c821
 def check_template(

@@ -208,10 +208,12 @@ class RecordShape:
         rows: list,  # structs
     ) -> list:
         "A column for each field of some records."
-        columns = []
-        for i, task in enumerate(self.tasks):
-            tasks = list(map(attrgetter(f't{i}'), rows))
-            columns += [list(map(attrgetter(name), tasks)) for name in (*task.names, 'attrs', 'extras')]
+        if not rows:
+            return [[] for _ in self.columns]
+        columns: list = []
+        for i in range(len(self.tasks)):
+            tasks = map(attrgetter(f't{i}'), rows)
+            columns += map(list, zip(*map(msgspec.structs.astuple, tasks)))
         return columns + [list(map(attrgetter(name), rows)) for name in ('is_new', 'attrs')]
 
 # %% ../nbs/build/12_document.ipynb #6d3a29c4
@@ -309,6 +311,16 @@ class Block:
     def has_columns(self) -> bool:
         "Are there columns already?"
         return self._columns is not None
+
+    def part(
+        self,
+        start: int,  # position of the first record
+        stop: int,  # position behind the last
+    ) -> 'Block':
+        "Some of the records."
+        if self._columns is None:
+            return Block(self.shape, rows=self.rows[start:stop])
+        return Block(self.shape, columns=[column[start:stop] for column in self._columns])
 
 # %% ../nbs/build/12_document.ipynb #b19b3faf
 def row_blocks(

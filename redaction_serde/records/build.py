@@ -10,7 +10,7 @@ import gc
 import threading
 from collections import OrderedDict
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -55,7 +55,15 @@ from ..errors import DecodeError, Limits, Problem, Problems, UnknownComponentErr
 from ..files import write_file
 from ..kinds.files import check_image
 from ..kinds.labels import class_map_state
-from .classes import CLASSES, ClassMap, component_class, metadata_class, task_of, tasks
+from redaction_serde.records.classes import (
+    CLASSES,
+    ClassMap,
+    component_class,
+    metadata_class,
+    registrations,
+    task_of,
+    tasks,
+)
 from ..wire.format import BAD_DATA
 from ..values import Reading, check_hashes, from_value, read_path
 
@@ -127,7 +135,8 @@ class Build:
 
     def _restored(self, data: Any) -> tuple:
         class_map = ClassMap.__new__(ClassMap)
-        vars(class_map).update(class_map_state(data, self.reading))
+        for name, value in class_map_state(data, self.reading).items():
+            setattr(class_map, name, value)
         return class_map, class_map._id2class
 
     def metadata(self, k: Optional[int]) -> Optional[type]:
@@ -147,6 +156,9 @@ class Build:
         if self.root is not None or not plain or name in ('', '.', '..'):
             return read_path(text, self.root)
         if self._folder[0] != folder:
+            self._folder = folder, None
+            return read_path(text, None)
+        if self._folder[1] is None:
             self._folder = folder, read_path(folder, None)
         return self._folder[1] / name
 
@@ -208,6 +220,12 @@ class _Plan:
         return hidden_by_record(self.layout)
 
 # %% ../../nbs/build/24_building.ipynb #ec41a5b4
+@lru_cache(maxsize=512)
+def _plan_of(shape: RecordShape, registered: int) -> _Plan:
+    "The plan of a shape. It is kept until one more component is registered."
+    return _Plan(shape, shape.index)
+
+
 def _new(cls: Any, n: int) -> list:
     "Objects of a class, without a call of its constructor."
     new = cls.__new__
@@ -323,7 +341,7 @@ class Builder:
 
     def _plan(self, shape: RecordShape) -> _Plan:
         if shape.index not in self._plans:
-            self._plans[shape.index] = _Plan(shape, shape.index)
+            self._plans[shape.index] = _plan_of(shape, registrations())
         return self._plans[shape.index]
 
     def records(self, block: Block) -> list:

@@ -154,6 +154,8 @@ def check_version(
     text: Any,  # of a document
 ) -> tuple:  # (major, minor)
     "A version as two numbers. Raises `VersionError` for one that this library cannot read."
+    if text == VERSION_TEXT:
+        return VERSION
     version = re.fullmatch(r'([0-9]{1,4})\.([0-9]{1,4})', text if isinstance(text, str) else '')
     if not version:
         raise DecodeError(f'expected a version such as "1.0", found {printable(repr(text), 60)}', '$.version')

@@ -11,6 +11,7 @@ import json
 import re
 import zlib
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Iterable, Iterator, Optional, Union
 
 import msgspec
@@ -105,8 +106,7 @@ def header_fields(
     header: Header,
 ) -> list:  # pairs of name and JSON
     "The fields of a header that are not at their defaults."
-    if found := unholdable(header):
-        raise EncodeError(found)
+    json_value(header, '$')  # raises `EncodeError` for what JSON cannot hold
     fields = msgspec.to_builtins(header, builtin_types=(bytes,))
     return [(name, _encoder.encode(value)) for name, value in fields.items()]
 
@@ -153,7 +153,10 @@ def header_in(
     whole: Header,  # or a class that has more
 ) -> Header:
     "The header part of an envelope."
-    return with_header_bytes(Header(*(getattr(whole, name) for name in Header.__struct_fields__)))
+    return with_header_bytes(Header(*_header_fields(whole)))
+
+
+_header_fields = attrgetter(*Header.__struct_fields__)
 
 
 def with_header_bytes(
@@ -175,6 +178,11 @@ class _LayoutOf(Struct):
     "Only the layout of a record; all else is skipped."
 
     layout: int = 0
+
+
+def _has_tags(text: bytes) -> bool:
+    "May there be tagged values in JSON? One byte is found much faster than two."
+    return b'$' in text and b'"$' in text
 
 # %% ../../nbs/build/15_json_rows.ipynb #7d408b11
 class RowReader:
@@ -210,12 +218,15 @@ class RowReader:
         lines: list,  # JSON of one record each
     ) -> list:  # their structs; raises what msgspec raises
         "The records of some lines."
-        if self.tags or len(self.layouts) != 1:
+        if len(self.layouts) != 1:
             return list(map(self.one, lines))
         try:
-            return list(map(self._decoder(0), lines))
+            rows = list(map(self._decoder(0), lines))
         except msgspec.ValidationError:
             return list(map(self.one, lines))
+        if self.tags:
+            rows = [with_bytes(row) if _has_tags(bytes(line)) else row for row, line in zip(rows, lines)]
+        return rows
 
     def one(
         self,
@@ -229,7 +240,7 @@ class RowReader:
             if '`int`' not in str(e):
                 raise
             row = self._wide(line)
-        return with_bytes(row) if self.tags and b'"$' in bytes(line) else row
+        return with_bytes(row) if self.tags and _has_tags(bytes(line)) else row
 
     def _wide(self, line: Any) -> Any:
         "A record with whole numbers of 63 bits and more, which must still fit in 64."
@@ -344,7 +355,8 @@ class Json(Wire):
     def decode(self, data, limits, verify, recover):
         check_size(data, limits)
         header, lines = self._as_written(data, limits) or self._any(data, limits, verify)
-        return Stream(header, read_rows(lines, header, limits, 0, b'"$' in data, Budget(len(data))), trusted=True)
+        rows = read_rows(lines, header, limits, 0, _has_tags(data), Budget(len(data)))
+        return Stream(header, rows, trusted=True)
 
     def _as_written(self, data, limits):
         "Header and record lines of a text that is byte for byte as it was written, else None."
