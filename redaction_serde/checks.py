@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNSET_KEY', 'Look', 'read_aside', 'check_record', 'check_header', 'check_layout', 'check_positions', 'check_members',
-           'check_ids', 'check_template', 'broken_references', 'check']
+           'check_ids', 'check_template', 'collection_attributes', 'broken_references', 'check']
 
 # %% ../nbs/build/21_checks.ipynb #fa5edc1f
 from itertools import chain
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.components import (
+    COLLECTION_NAMES,
     COMPONENT_NAMES,
     COMPONENTS,
     RECORD_NAMES,
@@ -361,6 +362,25 @@ def check_template(
     check_record(row, shape, Look(header, problems, root), '$.template')
     return row
 
+# %% ../nbs/build/21_checks.ipynb #889924dc
+def collection_attributes(
+    header: Header,
+    problems: Problems,  # notes problems
+    reading: Reading,  # how values are made
+) -> dict:  # by name; empty if there are none
+    "What a user has hung on the collection."
+    if header.attributes is UNSET:
+        return {}
+    if header.kind != 'records':
+        problems.note('$.attributes', f'a list of {header.kind} has no attributes')
+        return {}
+    look = Look(header, problems)
+    look.reading = reading
+    for name in header.attributes:
+        if message := why_not_attribute(name, COLLECTION_NAMES, owner='collection'):
+            look.note(('attributes', name), message)
+    return {name: look.value(data, ('attributes', name)) for name, data in header.attributes.items()}
+
 # %% ../nbs/build/21_checks.ipynb #da482a76
 def broken_references(
     document: Document,
@@ -378,6 +398,7 @@ def broken_references(
     check_positions(document.header, len(document.records), problems)
     check_members(document.header, len(document.records), problems)
     check_template(document.header, problems)
+    collection_attributes(document.header, problems, LOOKING)
     if not problems:
         check_ids(document.header, look.ids, problems)
     return problems

@@ -9,7 +9,15 @@ from test_round_trip import alike
 
 from redaction_serde import components, document
 from redaction_serde.checks import broken_references
-from redaction_serde.components import COMPONENT_NAMES, COMPONENTS, RECORD_NAMES, TASK_NAMES, Component, field_table
+from redaction_serde.components import (
+    COLLECTION_NAMES,
+    COMPONENT_NAMES,
+    COMPONENTS,
+    RECORD_NAMES,
+    TASK_NAMES,
+    Component,
+    field_table,
+)
 from redaction_serde.document import task_shape
 from redaction_serde.errors import DecodeError, EncodeError
 from redaction_serde.fidelity import compare
@@ -127,6 +135,7 @@ def test_the_table_of_names_is_icevisions():
     assert RECORD_NAMES - {'components', 'task_composites'} == names(BaseRecord)
     assert TASK_NAMES - {'components', 'components_cls', '_parent'} == names(Composite)
     assert COMPONENT_NAMES - {'task', 'composite'} == names(RecordComponent)
+    assert COLLECTION_NAMES == names(RecordCollection) | vars(RecordCollection(None)).keys()
     for component in components._DECLARED:
         cls = classes.component_class(component.name)
         assert component.methods == names(cls) - names(RecordComponent), component.name

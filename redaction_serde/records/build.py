@@ -28,6 +28,7 @@ from redaction_serde.checks import (
     check_positions,
     check_record,
     check_template,
+    collection_attributes,
     read_aside,
 )
 from redaction_serde.components import (
@@ -339,6 +340,7 @@ class Builder:
         self.done = 0
         self.ids: list = []
         self._plans: dict = {}
+        self.attributes: dict = {}  # of the collection, once all is read
         self._sizes: list = []
 
     def _plan(self, shape: RecordShape) -> _Plan:
@@ -394,6 +396,7 @@ class Builder:
         check_positions(self.header, self.done, self.problems)
         if not partial:
             check_members(self.header, self.done, self.problems)
+        self.attributes = collection_attributes(self.header, self.problems, self.build.reading)
         self.check()
         if self.header.template is not UNSET:
             build_template(self, self.header.template)  # a bad one is found now, not at its first use
@@ -408,7 +411,10 @@ class Builder:
 
 def _sizes(header: Header) -> list:
     "How many class maps, metadata and layouts a header has."
-    return [len(getattr(header, name)) for name in SHARED]
+    return list(map(len, _shared(header)))
+
+
+_shared = attrgetter(*SHARED)
 
 # %% ../../nbs/build/24_building.ipynb #0d8ee971
 def _gathered(blocks: Iterable) -> Iterator[list]:
@@ -511,7 +517,9 @@ def build_collection(
         records = list(chain.from_iterable(build_records(stream, builder)))
         if stream.header.kind == 'predictions':
             return _predictions(stream.header, records)
-        return _collection(stream.header, records, builder)
+        collection = _collection(stream.header, records, builder)
+        vars(collection).update(builder.attributes)
+        return collection
 
 # %% ../../nbs/build/24_building.ipynb #70939a66
 def _collection(header: Header, records: list, builder: Builder) -> RecordCollection:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.components import (
+    COLLECTION_NAMES,
     COMPONENT_NAMES,
     RECORD_NAMES,
     TASK_NAMES,
@@ -510,7 +511,7 @@ def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> 
 
 # %% ../../nbs/build/23_packing.ipynb #789b3812
 def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner: str, pack: Pack) -> Any:
-    "Attributes that a user has set on a record or a task, as data; UNSET if there are none."
+    "Attributes that a user has set on a record, a task or a collection, as data; UNSET if there are none."
     attributes = {name: value for name, value in vars(thing).items() if name not in skip}
     for name in attributes:
         if message := why_not_attribute(name, own, hidden, owner):
@@ -627,7 +628,7 @@ def _mark(record: Any) -> Any:
 
 # %% ../../nbs/build/23_packing.ipynb #b7b72b80
 def _pack_columns(group: _Group, pack: Pack) -> tuple:
-    "Columns for a group, and positions of the odd records, whose places hold nothing of theirs; (None, …) if there is no regular one."
+    "Columns for a group, positions of the odd records, whose places hold nothing of theirs, and of those with attributes of their own; (None, …) if there is no regular one."
     n, odd, columns = len(group.records), set(), []
     for task, composites, members in zip(group.plan.tasks, group.composites, group.members):
         odd |= _odd_tasks(task, composites, members)
@@ -638,11 +639,11 @@ def _pack_columns(group: _Group, pack: Pack) -> tuple:
             for kind in component.kinds:
                 found = _columns(kind, cs, pack, odd)
                 if found is None:
-                    return None, odd
+                    return None, odd, set()
                 values += found
         columns += task.arrange(values, n)
     marks, more = _marks(group.records)
-    return [*columns, marks, [UNSET] * n], odd | more
+    return [*columns, marks, [UNSET] * n], odd, more
 
 # %% ../../nbs/build/23_packing.ipynb #23a83944
 RUN = 334  # records that are packed together: three runs are a batch
@@ -652,7 +653,7 @@ _FEW = 4  # records for which columns do not pay
 def _pack_group(group: _Group, pack: Pack) -> Block:
     "Records of one plan as a block."
     n, shape = len(group.records), group.plan.shape
-    columns, odd = (None, ()) if n < _FEW else _pack_columns(group, pack)
+    columns, odd, named = (None, set(), set()) if n < _FEW else _pack_columns(group, pack)
     if columns is None or 2 * len(odd) > n:
         return Block(shape, rows=[_pack_row(group, i, pack) for i in range(n)])
     for i in sorted(odd):
@@ -662,6 +663,9 @@ def _pack_group(group: _Group, pack: Pack) -> Block:
                 column.put(i, value)
             else:
                 column[i] = value
+    for i in sorted(named - odd):
+        pack.place = group.places[i]
+        columns[-2][i], columns[-1][i] = _record_attributes(group.records[i], group.plan, pack)
     return Block(shape, columns=columns)
 
 # %% ../../nbs/build/23_packing.ipynb #ad9c0965
@@ -753,6 +757,12 @@ class Packer:
         _number([group], [(0, 0)], self.pack)
         return _pack_row(group, 0, self.pack)
 
+    def keep_attributes(self, collection: Any) -> None:
+        "Put what a user has hung on a collection into the header."
+        self.pack.place = ('$', 'attributes')
+        skip = {'create_record_fn', '_records'}
+        self.header.attributes = _attributes(collection, skip, COLLECTION_NAMES, frozenset(), 'collection', self.pack)
+
     def blocks(self, records: Iterable) -> Iterator[Block]:
         "Records as blocks, those of a batch together."
         records, start = iter(records), 0
@@ -807,11 +817,7 @@ class PackedStream(Stream):
 def _collection_blocks(collection: Any, packer: Packer) -> Iterator[Block]:
     "The blocks of a collection; the header is complete when they have passed."
     header, problems = packer.header, packer.pack.problems
-    extra = vars(collection).keys() - {'create_record_fn', '_records'}
-    if extra:
-        problems.note(
-            '$', f'the collection has attributes of its own ({", ".join(sorted(extra))}); keep them on the records'
-        )
+    packer.keep_attributes(collection)
     if collection.create_record_fn is not None:
         header.template = _template(collection.create_record_fn, packer)
     listed, mapping = collection._records._list, collection._records.data

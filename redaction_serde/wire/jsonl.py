@@ -30,11 +30,11 @@ from redaction_serde.document import (
 from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
-from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, explained
+from .format import NOT_WHOLE, Wire, bad_checksum, explained, version_text
 from .json import RowReader, charged, check_mark, header_fields, header_in, json_lines, json_value
 
 # %% ../../nbs/build/16_json_lines.ipynb #067555da
-_PREFIX = f'{{"format":"{FORMAT}","version":"{VERSION_TEXT}","lines":true'.encode()
+_PREFIX = f'{{"format":"{FORMAT}",'.encode()
 
 
 class LinesWriter:
@@ -51,7 +51,8 @@ class LinesWriter:
         self.count = 0
         fields = [b',"%s":%s' % (name.encode(), value) for name, value in header_fields(header) if name not in LATE]
         self._written = {name: len(getattr(header, name)) for name in SHARED}
-        self._write(_PREFIX + b''.join(fields) + b'}\n')
+        mark = b'"version":"%s","lines":true' % version_text(header).encode()
+        self._write(_PREFIX + mark + b''.join(fields) + b'}\n')
 
     def _write(self, text: bytes) -> None:
         self.crc = zlib.crc32(text, self.crc)
@@ -362,10 +363,9 @@ class JsonLines(Wire):
     "JSON Lines."
 
     name, suffix, streams = 'jsonl', '.jsonl', True
-    _head = _PREFIX[: _PREFIX.index(b'"version"')]
 
     def recognised(self, head):
-        return len(self._head) if head.startswith(self._head) and b'"lines":true' in head[:80] else 0
+        return len(_PREFIX) if head.startswith(_PREFIX) and b'"lines":true' in head[:80] else 0
 
     def encode(self, stream):
         chunks, done = [], 0
