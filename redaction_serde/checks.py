@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNSET_KEY', 'Look', 'read_aside', 'check_record', 'check_header', 'check_layout', 'check_positions', 'check_members',
-           'check_ids', 'check_template', 'broken_references', 'check']
+           'check_ids', 'check_template', 'collection_attributes', 'broken_references', 'check']
 
 # %% ../nbs/build/21_checks.ipynb #fa5edc1f
 from itertools import chain
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.components import (
+    COLLECTION_NAMES,
     COMPONENT_NAMES,
     COMPONENTS,
     RECORD_NAMES,
@@ -249,13 +250,15 @@ def check_header(
 # %% ../nbs/build/21_checks.ipynb #3eab9737
 def _accepts_at(look: Look, steps: tuple, function: Callable, data: Any) -> None:
     "Note what a function raises, with places below this one."
-    path = show_place(look._below(steps))
     try:
         function(data, LOOKING)
+        return
     except SerdeError as e:
-        look.problems.take(Problem(path + p.path.removeprefix('$'), p.message) for p in e.problems)
+        problems = e.problems
     except BAD_DATA as e:
-        look.problems.note(path, f'{type(e).__name__}: {e}')
+        problems = [Problem('$', f'{type(e).__name__}: {e}')]
+    path = show_place(look._below(steps))
+    look.problems.take(Problem(path + p.path.removeprefix('$'), p.message) for p in problems)
 
 # %% ../nbs/build/21_checks.ipynb #4013b170
 def check_layout(
@@ -289,6 +292,12 @@ def check_positions(
     for i in (i for pair in pairs for i in pair if i is not None):
         if not 0 <= i < n:
             problems.note('$.pairs', f'record {i} is not one of the {n}')
+    if keys:
+        _check_keys(keys, header, problems)
+
+
+def _check_keys(keys: list, header: Header, problems: Problems) -> None:
+    "Note keys of a collection that cannot stand in one dict."
     look, before = Look(header, problems), len(problems)
     found = [look.hashable(key, ('index', 'keys', j)) for j, (key, _) in enumerate(keys)]
     if len(problems) == before:
@@ -305,11 +314,11 @@ def check_members(
     "Note records that belong to nothing, and parts of the header that do."
     if header.kind == 'predictions':
         foreign = [name for name in ('index', 'template') if getattr(header, name) is not UNSET]
-        members = set() if header.pairs is UNSET else {i for pair in header.pairs for i in pair}
+        members: Any = set() if header.pairs is UNSET else {i for pair in header.pairs for i in pair}
     else:
         foreign = [] if header.pairs is UNSET else ['pairs']
         index = Index() if header.index is UNSET else header.index
-        members = set(range(n)) if index.order is UNSET else set(index.order)
+        members = range(n) if index.order is UNSET else set(index.order)
     for name in foreign:
         problems.note(f'$.{name}', f'a document of {header.kind} has none')
     for i in range(n):
@@ -353,6 +362,25 @@ def check_template(
     check_record(row, shape, Look(header, problems, root), '$.template')
     return row
 
+# %% ../nbs/build/21_checks.ipynb #889924dc
+def collection_attributes(
+    header: Header,
+    problems: Problems,  # notes problems
+    reading: Reading,  # how values are made
+) -> dict:  # by name; empty if there are none
+    "What a user has hung on the collection."
+    if header.attributes is UNSET:
+        return {}
+    if header.kind != 'records':
+        problems.note('$.attributes', f'a list of {header.kind} has no attributes')
+        return {}
+    look = Look(header, problems)
+    look.reading = reading
+    for name in header.attributes:
+        if message := why_not_attribute(name, COLLECTION_NAMES, owner='collection'):
+            look.note(('attributes', name), message)
+    return {name: look.value(data, ('attributes', name)) for name, data in header.attributes.items()}
+
 # %% ../nbs/build/21_checks.ipynb #da482a76
 def broken_references(
     document: Document,
@@ -370,6 +398,7 @@ def broken_references(
     check_positions(document.header, len(document.records), problems)
     check_members(document.header, len(document.records), problems)
     check_template(document.header, problems)
+    collection_attributes(document.header, problems, LOOKING)
     if not problems:
         check_ids(document.header, look.ids, problems)
     return problems

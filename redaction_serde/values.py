@@ -260,12 +260,12 @@ def check_hashes(
     items: list,  # what is to become a set, or the keys of a dict
 ) -> None:
     "Raises TypeError for an item without a hash, ValueError if too many different ones have the same one."
-    counts = Counter(map(hash, items))
-    if len(counts) == len(items) or max(counts.values()) <= MAX_EQUAL_HASHES:
+    hashes = list(map(hash, items))
+    if len(hashes) - len(set(hashes)) < MAX_EQUAL_HASHES:  # the plain case, and fast
         return
-    different: dict = {h: [] for h, count in counts.items() if count > MAX_EQUAL_HASHES}
-    for item in items:
-        found = different.get(hash(item))
+    different: dict = {h: [] for h, count in Counter(hashes).items() if count > MAX_EQUAL_HASHES}
+    for item, h in zip(items, hashes):
+        found = different.get(h)
         if found is None or item in found:  # equal ones, such as ids of records that were never set, cost nothing
             continue
         found.append(item)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from redaction_serde import cli
+from redaction_serde.wire.registry import FORMATS
 
 
 def run(*args, **kw):
@@ -36,6 +37,10 @@ def test_demo_on_real_data(real_data, tmp_path):
     report = json.loads((tmp_path / 'report.json').read_text())
     assert (report['ours']['boxes'], report['ours']['boxes_identical']) == (36, 36)
     assert report['article']['boxes_identical'] < 36
+    file = report['file']
+    assert file['identical'] and (file['images'], file['images_identical']) == (6, 6)
+    assert (file['annotations'], file['annotations_identical']) == (36, 36)
+    assert file['fields'] == file['fields_identical'] > 36 * 8
 
 
 def test_demo_on_synthetic_pages(tmp_path):
@@ -119,17 +124,17 @@ def coco(**changes):
     'content, words',
     [
         (None, ['no annotation file at']),
-        ('', ['is not whole JSON']),
-        ('{"images": [', ['is not whole JSON']),
-        ('[' * 100_000, ['is not']),
-        ('\x00\x01', ['is not whole JSON']),
-        ('[1, 2]', ['is not a COCO annotation file', 'object']),
-        ('{"format":"redaction-serde","version":"1.0","records":[]}', ['is not a COCO annotation file', 'images']),
-        (coco(annotations=[dict(COCO['annotations'][0], bbox=[1, 2, 3])]), ['$.annotations[0].bbox', 'length 4']),
-        (coco(annotations=[dict(COCO['annotations'][0], image_id=9)]), ['$.annotations[0]', 'image 9']),
-        (coco(annotations=[dict(COCO['annotations'][0], category_id=9)]), ['$.annotations[0]', 'category 9']),
-        (coco(annotations=[]), ['no annotations']),
-        (coco(), ['1 of 1 images are not in', 'a.png']),
+        ('', ['the file is empty']),
+        ('{"images": [', ['the file ends in the middle']),
+        ('[' * 100_000, ['nested too deeply']),
+        ('\x00\x01', ['not']),
+        ('[1, 2]', ['not a COCO file', 'object']),
+        ('{"format":"redaction-serde","version":"1.0","records":[]}', ['not a COCO file', 'redaction_serde.load']),
+        (coco(annotations=[dict(COCO['annotations'][0], bbox=[1, 2, 3])]), ['$.annotations[0]', 'four numbers']),
+        (coco(annotations=[dict(COCO['annotations'][0], image_id=9)]), ['$.annotations[0]', '`image_id` 9']),
+        (coco(annotations=[dict(COCO['annotations'][0], category_id=9)]), ['$.annotations[0]', '`category_id` 9']),
+        (coco(images=[], annotations=[]), ['no annotations']),
+        (coco(), ['the image is not found', '1 of 1 images', 'a.png']),
     ],
     ids=[
         'missing',
@@ -261,41 +266,136 @@ def test_convert_refuses_what_json_cannot_hold(pages, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ['a.msgpack']
 
 
-def test_coco_goes_in(tmp_path, capsys):
+@pytest.fixture
+def coco_file(tmp_path):
+    """A COCO file with much that icevision has no place for, and its images."""
     from redaction_serde.lessons.pages import make_documents
-    from redaction_serde.fidelity import compare
-    from redaction_serde.records import load, parse_coco
 
-    coco = make_documents(tmp_path / 'pages', n_pages=3, seed=2)
-    out = tmp_path / 'a.pb'
-    assert cli.main(['convert', str(coco), str(out), '--coco', 'boxes']) == 0
-    assert compare(parse_coco(coco, coco.parent / 'images'), load(out, root=coco.parent / 'images'))
-    assert str(tmp_path).encode() not in out.read_bytes()
-    assert cli.main(['compare', str(coco), str(out), '--coco', 'boxes']) == 0
-    assert cli.main(['inspect', str(coco), '--coco', 'masks']) == 0 and '3 records' in capsys.readouterr().out
-    annotations = json.loads(coco.read_text())
-    annotations['annotations'][0]['bbox'][0] += 0.5
-    for a in annotations['annotations']:
-        del a['segmentation']
-    (coco.parent / 'b.json').write_text(json.dumps(annotations))
-    assert cli.main(['compare', str(out), str(coco.parent / 'b.json')]) == 1
-    annotations['annotations'][0]['segmentation'] = [[0, 0, 5, 0, 5, 5]]
-    (coco.parent / 'b.json').write_text(json.dumps(annotations))
+    path = make_documents(tmp_path / 'pages', n_pages=3, seed=2)
+    said = json.loads(path.read_text())
+    said['licenses'] = [{'id': 4, 'name': 'none'}]
+    said['images'].append(
+        {'id': 77, 'file_name': said['images'][0]['file_name'], 'width': 8, 'height': 9, 'seen': True}
+    )
+    for i, annotation in enumerate(said['annotations']):
+        annotation.update(
+            attributes={'certain': i % 2 == 0}, bbox=[annotation['bbox'][0] + 0.1, *annotation['bbox'][1:]]
+        )
+    path.write_text(json.dumps(said))
+    return path
+
+
+def same_file(a, b):
+    from redaction_serde.coco.faithful import compare_coco
+
+    return compare_coco(json.loads(a.read_text()), json.loads(b.read_text()))
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_coco_through_every_format(format, coco_file, tmp_path, capsys):
+    middle, again = tmp_path / f'a.{format}', tmp_path / 'again.coco.json'
+    assert cli.main(['convert', str(coco_file), str(middle)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        'read 4 images (1 without annotations)' in said and 'left out nothing' in said and len(said.splitlines()) == 1
+    )
+    assert cli.main(['compare', str(coco_file), str(middle)]) == 0
+    assert cli.main(['inspect', str(middle)]) == 0 and 'on the collection: coco' in capsys.readouterr().out
+    assert cli.main(['convert', str(middle), str(again)]) == 0 and 'nothing is lost' in capsys.readouterr().out
+    report = same_file(coco_file, again)
+    assert report and report.images == report.images_identical == 4, report.differences[:5]
+    assert cli.main(['convert', str(again), str(tmp_path / 'third.json'), '--to', 'coco']) == 0
+    assert same_file(coco_file, tmp_path / 'third.json')
+
+
+def test_paths_of_the_machine_stay_out_of_what_is_converted(coco_file, tmp_path):
+    from redaction_serde import load, read_coco
+    from redaction_serde.fidelity import compare
+
+    assert cli.main(['convert', str(coco_file), str(tmp_path / 'a.pb')]) == 0
+    assert str(tmp_path).encode() not in (tmp_path / 'a.pb').read_bytes()
+    images = coco_file.parent / 'images'
+    assert compare(read_coco(coco_file, images, report=str), load(tmp_path / 'a.pb', root=images))
+
+
+def test_less_is_said(coco_file, tmp_path, capsys):
+    assert cli.main(['convert', str(coco_file), str(tmp_path / 'a.json'), '--only', 'boxes']) == 0
+    said = capsys.readouterr().out
+    assert 'left out segmentation of' in said and len(said.splitlines()) == 1
+    assert cli.main(['compare', str(coco_file), str(tmp_path / 'a.json')]) == 1
+    assert cli.main(['compare', str(coco_file), str(tmp_path / 'a.json'), '--coco', 'boxes']) == 0
+    assert cli.main(['inspect', str(coco_file)]) == 0 and '4 records' in capsys.readouterr().out
+
+
+def test_compare_sees_a_changed_file(coco_file, tmp_path, capsys):
+    assert cli.main(['convert', str(coco_file), str(tmp_path / 'a.pb')]) == 0
+    said = json.loads(coco_file.read_text())
+    said['licenses'][0]['name'] = 'some'
+    coco_file.write_text(json.dumps(said))
+    assert cli.main(['compare', str(tmp_path / 'a.pb'), str(coco_file)]) == 1
+    assert '$.coco.file.licenses[0].name' in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten_that_was_not_meant(coco_file, tmp_path, capsys):
+    source = coco_file.read_bytes()
+    ours, other = tmp_path / 'ours.json', tmp_path / 'notes.msgpack'
+    assert cli.main(['convert', str(coco_file), str(ours)]) == 0
+    other.write_text('not to be lost')
     capsys.readouterr()
-    for extra, words in (
-        ([], 'say what to take'),
-        (['--coco', 'keypoints'], 'have no keypoints'),
-        (['--images', str(tmp_path / 'none')], 'no image folder'),
+    for given, out, words in (
+        (coco_file, coco_file, 'the file that is read'),
+        (ours, ours, 'the file that is read'),
+        (coco_file, other, 'is no collection, not msgpack'),
+        (ours, coco_file, 'is coco, not json'),
     ):
-        assert cli.main(['convert', str(coco.parent / 'b.json'), str(tmp_path / 'c.json'), *extra]) == 2
-        assert words in capsys.readouterr().err and not (tmp_path / 'c.json').exists()
+        before = out.read_bytes()
+        assert cli.main(['convert', str(given), str(out)]) == 2
+        err = capsys.readouterr().err
+        assert words in err and len(err.splitlines()) == 1 and out.read_bytes() == before
+    assert cli.main(['convert', str(coco_file), str(ours)]) == 0  # a file of the same kind
+    assert cli.main(['convert', str(ours), str(other), '--force']) == 0 and coco_file.read_bytes() == source
+
+
+def test_what_coco_cannot_hold_is_refused_or_said(coco_file, tmp_path, capsys):
+    from redaction_serde import load, save
+
+    ours, out = tmp_path / 'a.json', tmp_path / 'a.coco.json'
+    assert cli.main(['convert', str(coco_file), str(ours)]) == 0
+    pages = load(ours)
+    pages[0].checked_by = 'Ada'
+    save(pages, ours)
+    capsys.readouterr()
+    assert cli.main(['convert', str(ours), str(out)]) == 2
+    err = capsys.readouterr().err
+    assert 'checked_by' in err and len(err.splitlines()) == 1 and not out.exists()
+    assert cli.main(['convert', str(ours), str(out), '--lossy']) == 0
+    assert 'attribute: 1 ×' in capsys.readouterr().out and same_file(coco_file, out)
 
 
 @pytest.mark.parametrize(
-    'name, what', [('annotations', 'boxes'), ('annotations', 'masks'), ('keypoints_annotations', 'keypoints')]
+    'content, words',
+    [
+        ('{"images": [,], "annotations": []}', 'line 1'),
+        ('{"images": [], "annotations": [1]}', '$.annotations'),
+        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [{}], "categories": []}', '`image_id` is missing'),
+    ],
 )
-def test_real_coco_goes_in(name, what, real_data, tmp_path):
-    source = str(real_data / 'coco' / f'{name}.json')
-    for suffix in ('jsonl.gz', 'pb'):
-        assert cli.main(['convert', source, str(tmp_path / f'a.{suffix}'), '--coco', what]) == 0
-        assert cli.main(['compare', source, str(tmp_path / f'a.{suffix}'), '--coco', what]) == 0
+@pytest.mark.parametrize('command', ['inspect', 'convert', 'compare'])
+def test_bad_coco_is_one_line(content, words, command, tmp_path, capsys):
+    path = tmp_path / 'a.json'
+    path.write_text(content)
+    more = {'inspect': [], 'convert': [str(tmp_path / 'b.json')], 'compare': [str(path)]}[command]
+    assert cli.main([command, str(path), *more]) == 2
+    err = capsys.readouterr().err
+    assert words in err and 'Traceback' not in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', ['annotations', 'keypoints_annotations'])
+@pytest.mark.parametrize('format', FORMATS)
+def test_real_coco_through_every_format(name, format, real_data, tmp_path):
+    source = real_data / 'coco' / f'{name}.json'
+    assert cli.main(['convert', str(source), str(tmp_path / f'a.{format}')]) == 0
+    assert cli.main(['compare', str(source), str(tmp_path / f'a.{format}')]) == 0
+    assert cli.main(['convert', str(tmp_path / f'a.{format}'), str(tmp_path / 'b.coco.json')]) == 0
+    report = same_file(source, tmp_path / 'b.coco.json')
+    assert report, report.differences[:5]

@@ -1,15 +1,27 @@
 """One fact, one place: adding a component, a format or an attribute touches one place, and everything else follows."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
+import nbformat
 import pytest
+from notebooks import notebooks
 from test_round_trip import alike
 
 from redaction_serde import components, document
 from redaction_serde.checks import broken_references
-from redaction_serde.components import COMPONENT_NAMES, COMPONENTS, RECORD_NAMES, TASK_NAMES, Component, field_table
+from redaction_serde.components import (
+    COLLECTION_NAMES,
+    COMPONENT_NAMES,
+    COMPONENTS,
+    RECORD_NAMES,
+    TASK_NAMES,
+    Component,
+    field_table,
+)
 from redaction_serde.document import task_shape
 from redaction_serde.errors import DecodeError, EncodeError
 from redaction_serde.fidelity import compare
@@ -127,6 +139,7 @@ def test_the_table_of_names_is_icevisions():
     assert RECORD_NAMES - {'components', 'task_composites'} == names(BaseRecord)
     assert TASK_NAMES - {'components', 'components_cls', '_parent'} == names(Composite)
     assert COMPONENT_NAMES - {'task', 'composite'} == names(RecordComponent)
+    assert COLLECTION_NAMES == names(RecordCollection) | vars(RecordCollection(None)).keys()
     for component in components._DECLARED:
         cls = classes.component_class(component.name)
         assert component.methods == names(cls) - names(RecordComponent), component.name
@@ -170,3 +183,13 @@ def test_an_id_without_a_hash_is_refused():
     with pytest.raises(EncodeError, match='hash') as e:
         dumps(collection)
     assert e.value.path == '$.records[0].common.record_id'
+
+
+def test_what_a_kind_may_ask_is_written_down():
+    asked = re.compile(r'\b(pack|build|look)\.([a-z_]+)')
+    kinds = (Path(components.__file__).parent / 'kinds').glob('*.py')
+    used = {pair for path in kinds for pair in asked.findall(path.read_text(encoding='utf-8'))}
+    cells = nbformat.read(notebooks()['build/04_kind.ipynb'], 4).cells
+    table = next(c.source for c in cells if '| of `pack`, on the way in | |' in c.source)
+    written = {pair for row in re.findall(r'^\| (`.+?) \|', table, re.M) for pair in asked.findall(row)}
+    assert used == written

@@ -235,10 +235,32 @@ def test_front_door_says_the_same_to_type_checkers():
     assert [node.name for node in other.body] == ['__getattr__']  # else a type checker would find any name at all
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / '.github' / 'workflows').glob('*.yaml')), ids=lambda p: p.stem)
-def test_workflows_are_valid(path):
-    done = run(BIN / 'check-jsonschema', '--builtin-schema', 'vendor.github-workflows', path)
+FOR_GITHUB = {  # files and their schema
+    **{path: 'github-workflows' for path in (ROOT / '.github' / 'workflows').glob('*')},
+    **{path: 'github-issue-forms' for path in (ROOT / '.github' / 'ISSUE_TEMPLATE').glob('*.yaml')},
+    ROOT / '.github' / 'ISSUE_TEMPLATE' / 'config.yml': 'github-issue-config',
+    ROOT / 'CITATION.cff': 'citation-file-format',
+}
+
+
+@pytest.mark.parametrize('path', sorted(FOR_GITHUB), ids=lambda path: path.name)
+def test_files_for_github_are_valid(path):
+    done = run(BIN / 'check-jsonschema', '--builtin-schema', f'vendor.{FOR_GITHUB[path]}', path)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / '.github' / 'workflows').glob('*')), ids=lambda path: path.name)
+def test_actions_are_pinned_by_hash(path):
+    used = re.findall(r'uses: (\S+)(.*)', path.read_text(encoding='utf-8'))
+    assert used
+    for action, comment in used:
+        assert re.fullmatch(r'[\w-]+/[\w-]+@[0-9a-f]{40}', action), action
+        assert re.fullmatch(r'  # v\d+\.\d+\.\d+', comment), f'{action} does not say which version it is'
+
+
+def test_citation_and_package_are_of_one_version():
+    cited = re.search(r'^version: (\S+)$', (ROOT / 'CITATION.cff').read_text(encoding='utf-8'), re.M)
+    assert cited[1] == importlib.import_module('redaction_serde').__version__
 
 
 @pytest.mark.parametrize(

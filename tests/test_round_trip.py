@@ -31,7 +31,8 @@ from redaction_serde.records import (
 )
 from redaction_serde.records import pack
 from redaction_serde.wire.jsonl import RecoveryWarning
-from redaction_serde.wire.registry import FORMATS, decode
+from redaction_serde.document import Document, Header
+from redaction_serde.wire.registry import FORMATS, decode, encode, unzip_bytes
 
 import torch
 from icevision import parsers
@@ -149,7 +150,10 @@ def collections(draw):
     collection = RecordCollection(
         draw(st.sampled_from([None, lambda: BaseRecord((FilepathRecordComponent(), BBoxesRecordComponent()))]))
     ).new(found)
-    return collection + collection if draw(st.integers(0, 5)) == 0 else collection
+    collection = collection + collection if draw(st.integers(0, 5)) == 0 else collection
+    for name in draw(st.sets(st.sampled_from(['coco', 'origin', 'größe']))):
+        setattr(collection, name, draw(plain))
+    return collection
 
 
 # ---------------------------------------------------------------- columns
@@ -440,6 +444,138 @@ def test_what_cannot_be_kept_is_refused(spoil, error, place, tmp_path):
         save(one(record), target)
     assert e.value.path.startswith(place)
     assert target.read_bytes() == whole and [p.name for p in tmp_path.iterdir()] == ['pages.json']
+
+
+# ---------------------------------------------------------------- what stands on the collection itself
+
+
+def with_attributes(**attributes):
+    collection = RecordCollection(None).new(alike(5))
+    vars(collection).update(attributes)
+    return collection
+
+
+ON_THE_COLLECTION = {
+    'coco': {'file': {'info': {'year': 2026}}, 'class_ids': [3, 1]},
+    'origin': (Path('scans/1'), b'raw'),
+}
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_only_files_with_attributes_are_of_version_1_1(format):
+    def version(data):
+        plain = unzip_bytes(data) if format.endswith('.gz') else data
+        return [text for text in (b'1.0', b'1.1') if text in plain[:60]]
+
+    assert version(dumps(with_attributes(), format)) == [b'1.0']
+    data = dumps(with_attributes(**ON_THE_COLLECTION), format)
+    assert version(data) == [b'1.1']
+    again = loads(data)
+    assert vars(again).items() >= ON_THE_COLLECTION.items()
+    del again.coco, again.origin
+    assert dumps(again, format) == dumps(with_attributes(), format)
+
+
+@given(collections(), st.sampled_from(FORMATS), st.sampled_from(FORMATS))
+def test_a_converted_document_has_the_bytes_of_a_written_one(collection, format, other):
+    collection.origin = Path('scans/1'), b'raw'
+    assert encode(decode(dumps(collection, format)), other) == dumps(collection, other)
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_a_lost_or_changed_attribute_of_the_collection_is_a_difference(format):
+    before = with_attributes(**ON_THE_COLLECTION)
+    for change in (lambda c: c.coco['file'].clear(), lambda c: delattr(c, 'origin'), lambda c: setattr(c, 'more', 1)):
+        after = loads(dumps(before, format))
+        assert compare(before, after)
+        change(after)
+        (difference,) = compare(before, after).differences
+        assert difference.code.startswith('collection-') and difference.path.startswith('$.')
+        assert difference.record is None
+
+
+@pytest.mark.parametrize(
+    'attributes, place',
+    [
+        ({'coco': {'made_by': object()}}, '$.attributes.coco.made_by'),
+        ({'coco': {'ids': [2**64]}}, '$.attributes.coco.ids[0]'),
+        ({'new': 1}, '$.attributes.new'),
+        ({'__doc__': 'text'}, '$.attributes.__doc__'),
+        ({'name': 'scan\udcff'}, '$.attributes.name'),
+    ],
+)
+@pytest.mark.parametrize('format', FORMATS)
+def test_what_cannot_stand_on_a_collection_is_refused(attributes, place, format, tmp_path):
+    with pytest.raises(EncodeError) as e:
+        dumps(with_attributes(**attributes), format)
+    assert [p.path for p in e.value.problems] == [place]
+    with pytest.raises(EncodeError):
+        write_records(tmp_path / 'a.jsonl', with_attributes(**attributes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_has_no_nan_on_a_collection_either():
+    collection = with_attributes(scale={'x': [math.nan]})
+    for format in ('json', 'jsonl'):
+        with pytest.raises(EncodeError) as e:
+            dumps(collection, format)
+        assert e.value.path == '$.attributes.scale.x[0]'
+    for format in ('msgpack', 'protobuf'):
+        assert round_trip(collection, format)
+
+
+BAD_ATTRIBUTES = [
+    ({'new': 1}, '$.attributes.new'),
+    ({'_records': 1}, '$.attributes._records'),
+    ({'__class__': 1}, '$.attributes.__class__'),
+    ({'x': {'$os.system': 'true'}}, '$.attributes.x'),
+    ({'x': {'$set': [1, 1]}}, '$.attributes.x'),
+    ({'x': {'$path': '../../etc/passwd'}}, '$.attributes.x'),
+    ({'x': {'$bytes': '?'}}, '$.attributes'),
+    ({'x': json.loads('[' * 40 + ']' * 40)}, '$.attributes.x'),
+    ([], '$.attributes'),
+]
+
+
+@pytest.mark.parametrize('attributes, place', BAD_ATTRIBUTES)
+def test_bad_attributes_of_a_collection_are_refused(attributes, place, tmp_path):
+    document, path = json.loads(dumps(with_attributes())), tmp_path / 'pages.json'
+    del document['crc32']
+    document.update(version='1.1', attributes=attributes)
+    path.write_text(json.dumps(document))
+    with pytest.raises(DecodeError) as e:
+        load(path, root=tmp_path, verify=False)
+    assert e.value.path.startswith(place)
+    if 'passwd' not in json.dumps(attributes):  # without a root it is a path like others
+        with pytest.raises(DecodeError) as e:
+            check(path, verify=False)
+        assert e.value.path.startswith(place)
+
+
+def test_predictions_have_no_attributes():
+    document = Document(Header(kind='predictions', pairs=[], attributes={'x': 1}), [])
+    for format in FORMATS:
+        with pytest.raises(DecodeError, match='predictions has no attributes'):
+            loads(encode(document, format))
+
+
+def test_streams_keep_what_stands_on_a_collection(tmp_path):
+    collection = with_attributes(**ON_THE_COLLECTION)
+    for name in ('a.jsonl', 'a.jsonl.gz'):
+        write_records(tmp_path / name, collection)
+        assert compare(collection, load(tmp_path / name))
+        assert len(list(iter_records(tmp_path / name))) == 5
+    data = dumps(collection, 'jsonl')
+    with pytest.warns(RecoveryWarning):
+        assert loads(data[: len(data) - 5], recover=True).coco == collection.coco
+
+
+def test_what_stands_on_a_collection_is_its_own():
+    document = to_document(with_attributes(**ON_THE_COLLECTION))
+    first, second = from_document(document), from_document(document)
+    first.coco['class_ids'].append(7)
+    assert second.coco == ON_THE_COLLECTION['coco']
+    assert compare(second, from_document(document))
 
 
 # ---------------------------------------------------------------- hostile or broken bytes

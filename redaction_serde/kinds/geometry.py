@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 from msgspec import UNSET, UnsetType
 
-from .kind import INTS, NUMBERS, Field, Kind, Lists, Number, fits, plain_numbers
+from .kind import INTS, NUMBERS, Field, Kind, Lists, Number, fits, plain_numbers, plain_scalars
 from ..values import INT_RANGE, scalar
 
 # %% ../../nbs/build/06_geometry.ipynb #1ee4b423
@@ -73,7 +73,7 @@ class Boxes(Kind):
         extend = flat.extend
         for box in boxes:  # faster than a comprehension with two loops, and than attrgetter
             extend((box.xmin, box.ymin, box.xmax, box.ymax))
-        found = set(map(type, flat))
+        flat, found = plain_scalars(flat)
         if not NUMBERS >= found or not fits(flat, found):
             return None
         return [Lists(list(map(len, lists)), flat, 4, found)]

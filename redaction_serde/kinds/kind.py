@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Whole', 'Number', 'REQUIRED', 'NUMBERS', 'COUNTS', 'INTS', 'Field', 'widened', 'Lists', 'rows_of', 'fits',
-           'plain_numbers', 'flat_lists', 'class_of', 'Kind', 'odd_value']
+           'plain_scalars', 'plain_numbers', 'flat_lists', 'class_of', 'Kind', 'odd_value']
 
 # %% ../../nbs/build/04_kind.ipynb #4347581f
 from itertools import accumulate, chain
@@ -58,6 +58,11 @@ class Lists:
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def __getitem__(self, part: slice) -> 'Lists':
+        counts = self.counts[part]
+        start = sum(self.counts[: part.start or 0]) * self.width
+        return Lists(counts, self.flat[start : start + sum(counts) * self.width], self.width)
 
     def items(self) -> list:
         "All items: numbers, or tuples of `width` numbers."
@@ -123,6 +128,18 @@ def fits(
     return min(whole) >= INT_RANGE.start and max(whole) < INT_RANGE.stop
 
 # %% ../../nbs/build/04_kind.ipynb #32bc0173
+def plain_scalars(
+    xs: list,  # numbers, some of which may be NumPy's
+    types: frozenset = NUMBERS,  # the classes that need no second look
+) -> tuple:  # a list with Python numbers for those of NumPy and torch, and the classes of its items
+    "Python numbers as far as they are numbers; all else as it is."
+    found = set(map(type, xs))
+    if types >= found:
+        return xs, found
+    plain = [x if type(x) in types else scalar(x) for x in xs]
+    return plain, set(map(type, plain))
+
+
 def plain_numbers(
     xs: Any,  # a list of numbers, or something odd
     types: frozenset = NUMBERS,  # the classes that its field takes
@@ -130,10 +147,7 @@ def plain_numbers(
     "A list of plain numbers, if `xs` is a list of numbers."
     if type(xs) is not list:
         return None
-    found = set(map(type, xs))
-    if not types >= found:
-        xs = [scalar(x) for x in xs]
-        found = set(map(type, xs))
+    xs, found = plain_scalars(xs, types)
     return xs[:] if types >= found and fits(xs, found) else None
 
 # %% ../../nbs/build/04_kind.ipynb #acb93038
@@ -144,8 +158,7 @@ def flat_lists(
     "Lists of plain numbers as one column; None if one of them is not that."
     if set(map(type, lists)) != {list}:
         return None
-    flat = list(chain.from_iterable(lists))
-    found = set(map(type, flat))
+    flat, found = plain_scalars(list(chain.from_iterable(lists)), types)
     if not types >= found or not fits(flat, found):
         return None
     return Lists(list(map(len, lists)), flat, 1, found)

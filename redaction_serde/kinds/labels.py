@@ -30,6 +30,7 @@ class ClassMapData(Struct, omit_defaults=True, forbid_unknown_fields=True):
 # %% ../../nbs/build/07_labels.ipynb #43908b51
 _CLASS_MAP_CLASS = 'icevision.core.class_map.ClassMap'
 _ATTRIBUTES = {'_id2class', '_class2id', '_background', '_lock'}
+_TEXT = frozenset({str})
 
 
 def pack_class_map(
@@ -72,15 +73,19 @@ def class_map_state(
     reading: Reading,  # how values are made
 ) -> dict:  # attributes of a `ClassMap`
     "What a class map of this data holds. Raises `DecodeError`, ValueError or TypeError for data that is none."
-    names = from_value(data.classes, '$.classes', reading)
-    if data.ids is UNSET:
-        pairs = [(name, i) for i, name in enumerate(names)]
-    else:
-        pairs = [(from_value(name, '$.ids', reading), i) for name, i in data.ids]
+    names = _names(data.classes, '$.classes', reading)
     check_hashes(names)
-    check_hashes([name for name, _ in pairs])
+    keys, ids = names, list(range(len(names)))
+    if data.ids is not UNSET:
+        keys, ids = _names([name for name, _ in data.ids], '$.ids', reading), [i for _, i in data.ids]
+        check_hashes(keys)
     background = from_value(data.background, '$.background', reading)
-    return dict(_lock=data.lock, _id2class=names, _background=background, _class2id=dict(pairs))
+    return dict(_lock=data.lock, _id2class=names, _background=background, _class2id=dict(zip(keys, ids)))
+
+
+def _names(data: list, place: str, reading: Reading) -> list:
+    "Names of classes: text, which needs no second look, or anything else."
+    return data[:] if _TEXT.issuperset(map(type, data)) else from_value(data, place, reading)
 
 # %% ../../nbs/build/07_labels.ipynb #4bbbb3c6
 _CLASS_MAP = Field('class_map', Union[int, None], 0, "position in the header's `class_maps`; null if unset")
@@ -107,7 +112,6 @@ class OneClassMap(Kind):
         look.class_map(values[0])
 
 # %% ../../nbs/build/07_labels.ipynb #1c68f30a
-_TEXT = frozenset({str})
 _COMPARABLE = frozenset({str, int, bool, type(None)})  # equal and of one class: the same
 
 # %% ../../nbs/build/07_labels.ipynb #27433a8a

@@ -13,11 +13,11 @@ __all__ = ['CASES', 'blank', 'fill', 'page', 'case', 'listed', 'plain_page', 'tw
            'no_areas_or_crowds', 'crowds_that_are_bools', 'scores', 'scores_of_a_model', 'detection_with_everything',
            'original_size', 'a_note_on_the_record', 'a_note_on_the_task', 'grey_blank', 'a_grey_page',
            'sizes_set_and_unset', 'losses_and_scores', 'attributes_on_records_and_tasks',
-           'grey_records_and_pictures_in_memory', 'masked_blank', 'polygons', 'masks_of_every_class', 'semantic_mask',
-           'classification_beside_detection', 'two_detections', 'tasks_with_awkward_names',
-           'components_that_want_the_same_key', 'StickMetadata', 'BareMetadata', 'keypoints',
-           'keypoints_of_a_class_made_in_a_function', 'empty', 'a_template', 'the_same_record_twice', 'predictions',
-           'StrangeRecordComponent', 'Reviewer', 'an_object_as_attribute', 'a_function_as_attribute',
+           'attributes_of_the_collection', 'grey_records_and_pictures_in_memory', 'masked_blank', 'polygons',
+           'masks_of_every_class', 'semantic_mask', 'classification_beside_detection', 'two_detections',
+           'tasks_with_awkward_names', 'components_that_want_the_same_key', 'StickMetadata', 'BareMetadata',
+           'keypoints', 'keypoints_of_a_class_made_in_a_function', 'empty', 'a_template', 'the_same_record_twice',
+           'predictions', 'StrangeRecordComponent', 'Reviewer', 'an_object_as_attribute', 'a_function_as_attribute',
            'a_component_of_an_unknown_class', 'an_attribute_of_a_box', 'text_for_a_coordinate', 'a_lone_surrogate',
            'beyond_64_bits']
 
@@ -516,6 +516,15 @@ def attributes_on_records_and_tasks():
     r.reviewed_by, r.tags, r.is_new = ('a', None), {'x', 'y'}, False
     r.detection.above_threshold, r.detection.kept = np.array([True]), {'n': {1: b'raw'}}
     return listed(r)
+
+
+@case('other state')
+def attributes_of_the_collection():
+    "a dict, bytes, a path and an array as attributes of the collection itself"
+    c = listed(record(BBoxesRecordComponent()))
+    c.coco, c.origin = {'file': {'info': {'year': 2026}}, 'class_ids': [3, 1]}, (Path('scans/1'), b'raw')
+    c.weights = np.array([0.5, 2.0])
+    return c
 
 
 @case('other state')

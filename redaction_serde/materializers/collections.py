@@ -14,7 +14,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from zenml.enums import ArtifactType, VisualizationType
 
-from ..document import FORMAT, VERSION, Block, Header, Stream, row_blocks
+from ..document import FORMAT, Block, Header, Stream, row_blocks
 from ..errors import DecodeError, EncodeError, Limits, SerdeError
 from ..files import PathLike
 from .base import REMEDY, StoredMaterializer, changed, sha256_of
@@ -38,8 +38,9 @@ from redaction_serde.materializers.summaries import (
     what_it_holds,
 )
 from ..records.build import build_collection
-from ..records.pack import stream_of
+from ..records.pack import Packer, stream_of
 from ..records.verbs import dumps, guarded
+from ..wire.format import version_text
 from ..wire.registry import WIRES, decode_one, decode_stream, wire_of
 
 # %% ../../nbs/build/35_collections.ipynb #6aed8406
@@ -114,7 +115,7 @@ class RecordCollectionMaterializer(StoredMaterializer):
             'image_sizes': _for_people(most_frequent(summary.sizes)),
             f'{what}_without_boxes': summary.empty,
             'format': f'{FORMAT} {self.FORMAT}',
-            'format_version': '.'.join(map(str, VERSION)),
+            'format_version': _version(data),
             'bytes': bytes_,
             'files': files,
             'images': self.IMAGES,
@@ -262,7 +263,7 @@ def item_stream(
     wire = wire_of(data)
     rows = list(chain.from_iterable(block.rows for block in stream.blocks)) if wire and wire.streams else None
     wanted = _rows_of_item(stream.header, i)
-    header = replace(stream.header, index=UNSET, template=UNSET, pairs=UNSET)
+    header = replace(stream.header, index=UNSET, template=UNSET, pairs=UNSET, attributes=UNSET)
     if stream.header.kind == 'predictions':
         header.pairs = [(0, 1 if len(wanted) == 2 else None)]
     if rows is None:
@@ -299,6 +300,14 @@ def _count_items(data: bytes, limits: Limits) -> int:
 def _measure(files: dict[str, bytes]) -> tuple[int, int]:
     "Bytes and number of files."
     return sum(map(len, files.values())), len(files)
+
+
+def _version(data: Any) -> str:
+    "The version of the document that an object is stored as."
+    packer = Packer()
+    if isinstance(data, RecordCollection):
+        packer.keep_attributes(data)
+    return version_text(packer.header)
 
 
 def _for_people(counts: dict[str, int]) -> dict[str, int]:

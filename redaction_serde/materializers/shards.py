@@ -213,7 +213,14 @@ def _wrong_shards(shards: list[Shard], limits: Limits) -> Problems:
     return problems
 
 # %% ../../nbs/build/34_shards.ipynb #ab116628
-COMMON = ('kind', 'class_maps', 'keypoints', 'layouts', 'template')  # what the headers of all shards must say alike
+COMMON = (
+    'kind',
+    'class_maps',
+    'keypoints',
+    'layouts',
+    'template',
+    'attributes',
+)  # what the headers of all shards must say alike
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import gc
 import threading
 from collections import OrderedDict
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from redaction_serde.checks import (
     check_positions,
     check_record,
     check_template,
+    collection_attributes,
     read_aside,
 )
 from redaction_serde.components import (
@@ -56,7 +57,15 @@ from ..errors import DecodeError, Limits, Problem, Problems, UnknownComponentErr
 from ..files import write_file
 from ..kinds.files import check_image
 from ..kinds.labels import class_map_state
-from .classes import CLASSES, ClassMap, component_class, metadata_class, task_of, tasks
+from redaction_serde.records.classes import (
+    CLASSES,
+    ClassMap,
+    component_class,
+    metadata_class,
+    registrations,
+    task_of,
+    tasks,
+)
 from ..wire.format import BAD_DATA
 from ..values import Reading, from_value, read_path
 
@@ -128,7 +137,8 @@ class Build:
 
     def _restored(self, data: Any) -> tuple:
         class_map = ClassMap.__new__(ClassMap)
-        vars(class_map).update(class_map_state(data, self.reading))
+        for name, value in class_map_state(data, self.reading).items():
+            setattr(class_map, name, value)
         return class_map, class_map._id2class
 
     def metadata(self, k: Optional[int]) -> Optional[type]:
@@ -148,6 +158,9 @@ class Build:
         if self.root is not None or not plain or name in ('', '.', '..'):
             return read_path(text, self.root)
         if self._folder[0] != folder:
+            self._folder = folder, None
+            return read_path(text, None)
+        if self._folder[1] is None:
             self._folder = folder, read_path(folder, None)
         return self._folder[1] / name
 
@@ -163,7 +176,7 @@ class Build:
         return target
 
 # %% ../../nbs/build/24_building.ipynb #ebd2dfa0
-class _TaskPlan:
+class _BuildTask:
     "How the components of one task come back."
 
     def __init__(self, spec: Any, shape: Any, start: int, common: tuple):
@@ -187,7 +200,7 @@ class _TaskPlan:
         return hidden_by_task(self.siblings, self.common)
 
 # %% ../../nbs/build/24_building.ipynb #7f4dbdc7
-class _Plan:
+class _BuildPlan:
     "How the records of one layout come back."
 
     def __init__(self, shape: RecordShape, k: int):
@@ -195,7 +208,7 @@ class _Plan:
         common = next((task.components for task in shape.layout.tasks if task.name == 'common'), ())
         self.tasks, start = [], 0
         for spec, task_shape in zip(shape.layout.tasks, shape.tasks):
-            self.tasks.append(_TaskPlan(spec, task_shape, start, common))
+            self.tasks.append(_BuildTask(spec, task_shape, start, common))
             start += len(task_shape.fields) + 2
         self.layout = shape.layout
         self.id_place = next(
@@ -209,6 +222,12 @@ class _Plan:
         return hidden_by_record(self.layout)
 
 # %% ../../nbs/build/24_building.ipynb #ec41a5b4
+@lru_cache(maxsize=512)
+def _plan_of(shape: RecordShape, registered: int) -> _BuildPlan:
+    "The plan of a shape. It is kept until one more component is registered."
+    return _BuildPlan(shape, shape.index)
+
+
 def _new(cls: Any, n: int) -> list:
     "Objects of a class, without a call of its constructor."
     new = cls.__new__
@@ -219,7 +238,7 @@ def _all_unset(column: list) -> bool:
     return column.count(UNSET) == len(column)
 
 # %% ../../nbs/build/24_building.ipynb #d2345ea9
-def _components(plan: _TaskPlan, columns: list, n: int, build: Build) -> list:
+def _components(plan: _BuildTask, columns: list, n: int, build: Build) -> list:
     "The components of a task for all records: a list for each class."
     made = []
     for cls, kinds in zip(plan.classes, plan.kinds):
@@ -232,7 +251,7 @@ def _components(plan: _TaskPlan, columns: list, n: int, build: Build) -> list:
     return made
 
 # %% ../../nbs/build/24_building.ipynb #a57ecce0
-def _joined(plan: _TaskPlan, made: list, records: list) -> list:
+def _joined(plan: _BuildTask, made: list, records: list) -> list:
     "A `Composite` for each record, holding its components; all share one list of classes, which icevision only ever replaces."
     composites = _new(Composite, len(records))
     parents = [None] * len(records) if plan.task == tasks.common else records
@@ -246,7 +265,7 @@ def _joined(plan: _TaskPlan, made: list, records: list) -> list:
     return composites
 
 # %% ../../nbs/build/24_building.ipynb #f849ca2c
-def _set_aside(plan: _TaskPlan, made: list, composites: list, columns: list, build: Build) -> None:
+def _set_aside(plan: _BuildTask, made: list, composites: list, columns: list, build: Build) -> None:
     "Set what was put aside, and the attributes of tasks."
     extras = columns[plan.extras]
     if not _all_unset(extras):
@@ -277,7 +296,7 @@ def _set_attributes(thing: Any, attrs: Any, own: frozenset, hidden: frozenset, b
         setattr(thing, name, build.value(data, name))
 
 # %% ../../nbs/build/24_building.ipynb #53fc13bf
-def _build_block(block: Block, plan: _Plan, build: Build) -> tuple:
+def _build_block(block: Block, plan: _BuildPlan, build: Build) -> tuple:
     "The records of a block, and their ids. Raises one of `BAD_DATA` for what is wrong with any of them."
     n, columns = len(block), block.columns
     records, ids = _new(BaseRecord, n), [None] * n
@@ -321,11 +340,12 @@ class Builder:
         self.done = 0
         self.ids: list = []
         self._plans: dict = {}
+        self.attributes: dict = {}  # of the collection, once all is read
         self._sizes: list = []
 
-    def _plan(self, shape: RecordShape) -> _Plan:
+    def _plan(self, shape: RecordShape) -> _BuildPlan:
         if shape.index not in self._plans:
-            self._plans[shape.index] = _Plan(shape, shape.index)
+            self._plans[shape.index] = _plan_of(shape, registrations())
         return self._plans[shape.index]
 
     def records(self, block: Block) -> list:
@@ -376,6 +396,7 @@ class Builder:
         check_positions(self.header, self.done, self.problems)
         if not partial:
             check_members(self.header, self.done, self.problems)
+        self.attributes = collection_attributes(self.header, self.problems, self.build.reading)
         self.check()
         if self.header.template is not UNSET:
             build_template(self, self.header.template)  # a bad one is found now, not at its first use
@@ -390,7 +411,10 @@ class Builder:
 
 def _sizes(header: Header) -> list:
     "How many class maps, metadata and layouts a header has."
-    return [len(getattr(header, name)) for name in SHARED]
+    return list(map(len, _shared(header)))
+
+
+_shared = attrgetter(*SHARED)
 
 # %% ../../nbs/build/24_building.ipynb #0d8ee971
 def _gathered(blocks: Iterable) -> Iterator[list]:
@@ -493,7 +517,9 @@ def build_collection(
         records = list(chain.from_iterable(build_records(stream, builder)))
         if stream.header.kind == 'predictions':
             return _predictions(stream.header, records)
-        return _collection(stream.header, records, builder)
+        collection = _collection(stream.header, records, builder)
+        vars(collection).update(builder.attributes)
+        return collection
 
 # %% ../../nbs/build/24_building.ipynb #70939a66
 def _collection(header: Header, records: list, builder: Builder) -> RecordCollection:

@@ -7,7 +7,7 @@ __all__ = ['RUN', 'Pack', 'component_class_of', 'Packer', 'stream_of', 'PackedSt
 
 # %% ../../nbs/build/23_packing.ipynb #94b73974
 from copy import copy
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from operator import attrgetter, is_, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from redaction_serde.components import (
+    COLLECTION_NAMES,
     COMPONENT_NAMES,
     RECORD_NAMES,
     TASK_NAMES,
@@ -40,7 +41,6 @@ from redaction_serde.document import (
     TaskSpec,
     record_of,
     record_shape,
-    row_blocks,
     task_key,
     task_shape,
 )
@@ -66,7 +66,7 @@ from icevision.core import BaseRecord
 from icevision.data import Prediction, RecordCollection
 
 # %% ../../nbs/build/23_packing.ipynb #43563242
-class _TaskPlan:
+class _PackTask:
     "How the components of one task are written."
 
     def __init__(self, name: str, order: Any, components: list):
@@ -82,7 +82,7 @@ class _TaskPlan:
         return [*[values[i] for i in self.shape.order], *nothing]
 
 # %% ../../nbs/build/23_packing.ipynb #81c48a85
-class _Plan:
+class _PackPlan:
     "How the records of one layout are written."
 
     def __init__(self, tasks: list, shape: RecordShape):
@@ -106,9 +106,10 @@ class _Plan:
 class _Group:
     "Records of one plan: for each of its tasks the composites, and for each component those of all records."
 
-    def __init__(self, plan: _Plan, records: list, composites: list, members: list):
+    def __init__(self, plan: _PackPlan, records: list, places: list, composites: list, members: list):
         self.plan = plan
         self.records = records
+        self.places = places
         self.composites = composites
         self.members = members
 
@@ -264,7 +265,23 @@ class _Planner:
         self._task_plans: dict = {}  # `TaskSpec` -> plan
         self._plans: dict = {}  # plans of the tasks -> plan of the record
 
-    def group(self, records: list, place: Any) -> Optional[_Group]:
+    def groups(self, records: list, places: list) -> list:
+        "Records as groups, those that are made of the same parts together."
+        try:
+            whole = self.group(records, places)
+        except (AttributeError, LookupError):
+            whole = None
+        if whole:
+            return [whole]
+        alike: dict = {}
+        for record, place in zip(records, places):
+            alike.setdefault(_parts(record), []).append((record, place))
+        if len(alike) > 1:
+            return [group for some in alike.values() for group in self.groups(*map(list, zip(*some)))]
+        singles = [self.one(record, place) for record, place in zip(records, places)]
+        return [group for group in singles if group]
+
+    def group(self, records: list, places: list) -> Optional[_Group]:
         "Records as a group, if all have one plan and nothing is amiss."
         composites = [record.task_composites for record in records]
         names = list(composites[0])
@@ -273,7 +290,7 @@ class _Planner:
         tasks, parts, members = [], [], []
         for name in names:
             parts.append([c[name] for c in composites])
-            found = self._task(name, [part.components for part in parts[-1]], place)
+            found = self._task(name, [part.components for part in parts[-1]], places)
             if found is None:
                 return None
             tasks.append(found[0])
@@ -282,15 +299,15 @@ class _Planner:
             return None
         order = sorted(range(len(tasks)), key=lambda t: (tasks[t].spec.order, tasks[t].name))
         plan = self._plan(tuple([tasks[t] for t in order]))
-        return _Group(plan, records, [parts[t] for t in order], [members[t] for t in order])
+        return _Group(plan, records, places, [parts[t] for t in order], [members[t] for t in order])
 
-    def _task(self, name: str, rows: list, place: Any) -> Optional[tuple]:
+    def _task(self, name: str, rows: list, places: list) -> Optional[tuple]:
         "The plan of one task of some records, and their components, a list for each class; None if they have no one plan."
         order = rows[0][0].task.order
         shapes = [tuple(map(type, components)) for components in rows]
         arrangements = {}
         for shape in dict.fromkeys(shapes):
-            plan, arrangements[shape] = self._arrangement(name, order, shape, place)
+            plan, arrangements[shape] = self._arrangement(name, order, shape, places[shapes.index(shape)])
             if plan is None:
                 return None
         if len({id(self._tasks[name, order, shape][0]) for shape in arrangements}) > 1:
@@ -312,11 +329,11 @@ class _Planner:
             self.unknown.append(Problem(f'{show_place(place)}.{task_key(name)}', message))
         if None in components or len(set(classes)) < len(classes):
             return None, None
-        plan = _TaskPlan(name, order, components)
+        plan = _PackTask(name, order, components)
         plan = self._task_plans.setdefault(plan.spec, plan)
         return plan, _arrange(plan, classes)
 
-    def _plan(self, tasks: tuple) -> _Plan:
+    def _plan(self, tasks: tuple) -> _PackPlan:
         "The plan of some tasks; its layout enters the header if it is new."
         if tasks not in self._plans:
             k = len(self.header.layouts)
@@ -325,16 +342,15 @@ class _Planner:
                 self.pack.problems.note('$.layouts', message)
             layout = Layout(tuple(task.spec for task in tasks))
             self.header.layouts.append(layout)
-            self._plans[tasks] = _Plan(list(tasks), record_shape(layout, k))
+            self._plans[tasks] = _PackPlan(list(tasks), record_shape(layout, k))
         return self._plans[tasks]
 
     def one(self, record: Any, place: Any) -> Optional[_Group]:
         "One record as a group; None, with a problem noted, if it cannot be read."
         if type(record) is not BaseRecord:
             return self._refuse(place, f'expected a BaseRecord, found {type(record).__name__}')
-        unknown = len(self.unknown)
         try:
-            return self.group([record], place) or self._unusual(record, place, unknown)
+            return self.group([record], [place]) or self._unusual(record, place)
         except (AttributeError, LookupError):
             return self._refuse(place, 'expected a BaseRecord with tasks and components')
 
@@ -342,7 +358,7 @@ class _Planner:
         self.pack.problems.note(show_place(place), message)
         return None
 
-    def _unusual(self, record: Any, place: Any, unknown: int) -> Optional[_Group]:
+    def _unusual(self, record: Any, place: Any) -> Optional[_Group]:
         "The group of a record some of whose components are there twice, if one of each can be left out."
         composites = record.task_composites
         shapes = [tuple(map(type, c.components)) for c in composites.values()]
@@ -356,15 +372,25 @@ class _Planner:
             return self._refuse(
                 place, 'record.components and its tasks do not hold the same components; use record.add_component'
             )
-        found: list = [(name, self._task(name, [components], place)) for name, components in kept.items()]
+        found: list = [(name, self._task(name, [components], [place])) for name, components in kept.items()]
         if any(task is None for _, task in found):
             return None
         found.sort(key=lambda pair: (pair[1][0].spec.order, pair[0]))
         plan = self._plan(tuple([task for _, (task, _) in found]))
-        return _Group(plan, [record], [[composites[name]] for name, _ in found], [members for _, (_, members) in found])
+        parts = [[composites[name]] for name, _ in found]
+        return _Group(plan, [record], [place], parts, [members for _, (_, members) in found])
 
 # %% ../../nbs/build/23_packing.ipynb #18f9ccfe
-def _arrange(task: _TaskPlan, classes: tuple) -> Any:
+def _parts(record: Any) -> Any:
+    "What a record is made of: the same for records that can be packed together."
+    try:
+        composites = record.task_composites.items()
+        return tuple([(name, len(c.components), frozenset(map(type, c.components))) for name, c in composites])
+    except AttributeError:
+        return type(record)
+
+
+def _arrange(task: _PackTask, classes: tuple) -> Any:
     "A function that brings components, which stand in the order of `classes`, into the order of a plan."
     places = [classes.index(cls) for cls in map(component_class_of, task.components)]
     return itemgetter(*places) if len(places) > 1 else lambda components: (components[places[0]],)
@@ -410,9 +436,9 @@ def _content(component: Component, c: Any, pack: Pack) -> str:
     return repr((rows, quiet.extras, problems))
 
 # %% ../../nbs/build/23_packing.ipynb #81355dd7
-def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
+def _pack_row(group: _Group, i: int, pack: Pack) -> Any:
     "The struct of one record of a group; problems are noted."
-    plan = group.plan
+    plan, place = group.plan, group.places[i]
     record, composites, members = group.at(i)
     parts = zip(plan.tasks, composites, members)
     tasks = [_pack_task(task, c, cs, plan.common, pack, place) for task, c, cs in parts]
@@ -422,7 +448,7 @@ def _pack_row(group: _Group, i: int, pack: Pack, place: Any) -> Any:
     return plan.shape.wide_struct(*head, *tasks, *own)
 
 # %% ../../nbs/build/23_packing.ipynb #ef7f072f
-def _pack_task(task: _TaskPlan, composite: Any, members: list, common: tuple, pack: Pack, place: Any) -> Any:
+def _pack_task(task: _PackTask, composite: Any, members: list, common: tuple, pack: Pack, place: Any) -> Any:
     "The struct of one task of a record."
     pack.place = (place, task.key)
     pack.extras = {}
@@ -439,7 +465,7 @@ def _pack_task(task: _TaskPlan, composite: Any, members: list, common: tuple, pa
     return data
 
 # %% ../../nbs/build/23_packing.ipynb #e4d4a644
-def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> list:
+def _pack_component(component: Component, c: Any, pack: Pack, task: _PackTask) -> list:
     "The fields of one component."
     noted = len(pack.problems)
     pack.component = component.name
@@ -457,7 +483,7 @@ def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -
 _BOOKKEEPING = {'task', 'composite'}  # attributes of every component that the layout already tells
 
 
-def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> list:
+def _pack_unusual(component: Component, c: Any, pack: Pack, task: _PackTask) -> list:
     "The fields of a component that lacks attributes, or has more than its class gives it; those are put aside."
     state = {name: value for name, value in vars(c).items() if name not in _BOOKKEEPING}
     hidden = hidden_by_component(component, task.spec.components)
@@ -485,7 +511,7 @@ def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> 
 
 # %% ../../nbs/build/23_packing.ipynb #789b3812
 def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner: str, pack: Pack) -> Any:
-    "Attributes that a user has set on a record or a task, as data; UNSET if there are none."
+    "Attributes that a user has set on a record, a task or a collection, as data; UNSET if there are none."
     attributes = {name: value for name, value in vars(thing).items() if name not in skip}
     for name in attributes:
         if message := why_not_attribute(name, own, hidden, owner):
@@ -494,7 +520,7 @@ def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner:
     return data if data else UNSET
 
 
-def _task_attributes(composite: Any, task: _TaskPlan, common: tuple, pack: Pack) -> Any:
+def _task_attributes(composite: Any, task: _PackTask, common: tuple, pack: Pack) -> Any:
     "Attributes that a user has set on a task."
     skip = {'_parent', 'components', 'components_cls'}
     hidden = hidden_by_task(task.spec.components, common)
@@ -504,7 +530,7 @@ def _task_attributes(composite: Any, task: _TaskPlan, common: tuple, pack: Pack)
 _get = object.__getattribute__  # the record's own attributes; its class turns to components for others
 
 
-def _record_attributes(record: Any, plan: _Plan, pack: Pack) -> tuple:
+def _record_attributes(record: Any, plan: _PackPlan, pack: Pack) -> tuple:
     "The parser's `is_new` mark, and attributes that a user has set on the record."
     is_new = _mark(record)
     skip = {'components', 'task_composites'}
@@ -532,9 +558,20 @@ def _columns(kind: Kind, cs: list, pack: Pack, odd: set) -> Optional[list]:
     "Columns of a kind, with a regular component in the place of each odd one, which are added to `odd`."
     columns = _column(kind, cs, pack) if not odd else _regular_column(kind, cs, pack, odd)
     if columns is None:
-        odd.update(i for i, c in enumerate(cs) if i not in odd and _column(kind, [c], pack) is None)
+        odd |= _odd_among(kind, cs, [i for i in range(len(cs)) if i not in odd], pack)
         columns = _regular_column(kind, cs, pack, odd)
     return columns
+
+
+def _odd_among(kind: Kind, cs: list, where: list, pack: Pack) -> set:
+    "Positions of odd components among those at some positions; a part that has none is passed as a whole."
+    step = max(1, len(where) // 16)
+    found: set = set()
+    for start in range(0, len(where), step):
+        part = where[start : start + step]
+        if _column(kind, [cs[i] for i in part], pack) is None:
+            found |= set(part) if len(part) == 1 else _odd_among(kind, cs, part, pack)
+    return found
 
 
 def _regular_column(kind: Kind, cs: list, pack: Pack, odd: set) -> Optional[list]:
@@ -555,7 +592,7 @@ def _odd_components(component: Component, cs: list) -> set:
 _task_of = attrgetter('task')
 
 
-def _odd_tasks(task: _TaskPlan, composites: list, members: list) -> set:
+def _odd_tasks(task: _PackTask, composites: list, members: list) -> set:
     "Positions of tasks with attributes of their own, or with components that say they belong elsewhere."
     odd = set()
     if not have(composites, 3):
@@ -591,7 +628,7 @@ def _mark(record: Any) -> Any:
 
 # %% ../../nbs/build/23_packing.ipynb #b7b72b80
 def _pack_columns(group: _Group, pack: Pack) -> tuple:
-    "Columns for a group, and positions of the odd records, whose places hold nothing of theirs; (None, …) if there is no regular one."
+    "Columns for a group, positions of the odd records, whose places hold nothing of theirs, and of those with attributes of their own; (None, …) if there is no regular one."
     n, odd, columns = len(group.records), set(), []
     for task, composites, members in zip(group.plan.tasks, group.composites, group.members):
         odd |= _odd_tasks(task, composites, members)
@@ -602,41 +639,45 @@ def _pack_columns(group: _Group, pack: Pack) -> tuple:
             for kind in component.kinds:
                 found = _columns(kind, cs, pack, odd)
                 if found is None:
-                    return None, odd
+                    return None, odd, set()
                 values += found
         columns += task.arrange(values, n)
     marks, more = _marks(group.records)
-    return [*columns, marks, [UNSET] * n], odd | more
+    return [*columns, marks, [UNSET] * n], odd, more
 
 # %% ../../nbs/build/23_packing.ipynb #23a83944
 RUN = 334  # records that are packed together: three runs are a batch
 _FEW = 4  # records for which columns do not pay
 
 # %% ../../nbs/build/23_packing.ipynb #b5ea014b
-def _pack_group(group: _Group, places: list, pack: Pack) -> Block:
+def _pack_group(group: _Group, pack: Pack) -> Block:
     "Records of one plan as a block."
     n, shape = len(group.records), group.plan.shape
-    columns, odd = (None, ()) if n < _FEW else _pack_columns(group, pack)
+    columns, odd, named = (None, set(), set()) if n < _FEW else _pack_columns(group, pack)
     if columns is None or 2 * len(odd) > n:
-        return Block(shape, rows=[_pack_row(group, i, pack, places[i]) for i in range(n)])
+        return Block(shape, rows=[_pack_row(group, i, pack) for i in range(n)])
     for i in sorted(odd):
-        row = _pack_row(group, i, pack, places[i])
+        row = _pack_row(group, i, pack)
         for column, (value,) in zip(columns, map(rows_of, shape.columns_of([row]))):
             if isinstance(column, Lists):
                 column.put(i, value)
             else:
                 column[i] = value
+    for i in sorted(named - odd):
+        pack.place = group.places[i]
+        columns[-2][i], columns[-1][i] = _record_attributes(group.records[i], group.plan, pack)
     return Block(shape, columns=columns)
 
 # %% ../../nbs/build/23_packing.ipynb #ad9c0965
-def _number(group: _Group, places: list, pack: Pack) -> None:
-    "Number what the records of a group share, in their order."
-    sharing = group.plan.sharing
-    if all(_known(kind, group.members[t][c], pack) for t, c, kind in sharing):
+def _number(groups: list, order: list, pack: Pack) -> None:
+    "Number what the records of some groups share, in their order."
+    sharing = [(group.members[t][c], kind) for group in groups for t, c, kind in group.plan.sharing]
+    if all(_known(kind, cs, pack) for cs, kind in sharing):
         return
-    for i, place in enumerate(places):
-        for t, c, kind in sharing:
-            pack.place = (place, group.plan.tasks[t].key)
+    for g, i in order:
+        group = groups[g]
+        for t, c, kind in group.plan.sharing:
+            pack.place = (group.places[i], group.plan.tasks[t].key)
             for thing in kind.shared(group.members[t][c][i]):
                 if isinstance(thing, (ClassMap, type)):
                     number = pack.class_map if kind.shares == 'class_maps' else pack.metadata
@@ -651,51 +692,30 @@ def _known(kind: Kind, cs: list, pack: Pack) -> bool:
 # %% ../../nbs/build/23_packing.ipynb #c2dc2685
 def _pack_run(records: list, start: int, packer: 'Packer') -> list:
     "Blocks of some records, in their order."
-    places = [(_RECORDS, start + i) for i in range(len(records))]
-    try:
-        group = packer.planner.group(records, places[0])
-    except (AttributeError, LookupError):
-        group = None
-    if group is None:
-        return _pack_mixed(records, places, packer)
-    packer.ids += group.ids
-    _number(group, places, packer.pack)
-    return [_pack_group(group, places, packer.pack)]
+    groups = packer.planner.groups(records, [(_RECORDS, start + i) for i in range(len(records))])
+    order = _order(groups)
+    ids = [group.ids for group in groups]
+    packer.ids += [ids[g][i] for g, i in order]
+    _number(groups, order, packer.pack)
+    blocks = [_pack_group(group, packer.pack) for group in groups]
+    return blocks if len(blocks) == 1 else _in_order(blocks, order)
 
 
 _RECORDS = ('$', 'records')
 
 # %% ../../nbs/build/23_packing.ipynb #84802b02
-def _pack_mixed(records: list, places: list, packer: 'Packer') -> list:
-    "Blocks of records that have not one plan: those of each are packed together, and brought back into order."
-    alone = []
-    for record, place in zip(records, places):
-        group = packer.planner.one(record, place)
-        if group is not None:
-            _number(group, [place], packer.pack)
-            packer.ids += group.ids
-            alone.append((group, place))
-    by_plan: dict = {}
-    for i, (group, _) in enumerate(alone):
-        by_plan.setdefault(group.plan, []).append(i)
-    rows: list = [None] * len(alone)
-    for plan, where in by_plan.items():
-        group = _together(plan, [alone[i][0] for i in where])
-        block = _pack_group(group, [alone[i][1] for i in where], packer.pack)
-        for i, row in zip(where, block.rows):
-            rows[i] = row
-    return list(row_blocks(rows, packer.header))
+def _order(groups: list) -> list:
+    "Group, and position in it, of each record, in the order of the records."
+    places = [(place, g, i) for g, group in enumerate(groups) for i, place in enumerate(group.places)]
+    return [(g, i) for _, g, i in (places if len(groups) == 1 else sorted(places))]
 
 # %% ../../nbs/build/23_packing.ipynb #276b1546
-def _together(plan: _Plan, groups: list) -> _Group:
-    "Groups of one record each as one group."
-    records = [group.records[0] for group in groups]
-    composites = [[group.composites[t][0] for group in groups] for t in range(len(plan.tasks))]
-    members = [
-        [[group.members[t][c][0] for group in groups] for c in range(len(task.components))]
-        for t, task in enumerate(plan.tasks)
-    ]
-    return _Group(plan, records, composites, members)
+def _in_order(blocks: list, order: list) -> list:
+    "Parts of blocks, in the order of their records."
+    runs = [(g, [i for _, i in run]) for g, run in groupby(order, itemgetter(0))]
+    if len(runs) * _FEW > len(order):  # runs so short that columns do not pay
+        blocks = [Block(block.shape, rows=block.rows) for block in blocks]
+    return [blocks[g].part(where[0], where[-1] + 1) for g, where in runs]
 
 # %% ../../nbs/build/23_packing.ipynb #8f940645
 def _merged(blocks: list) -> list:
@@ -734,8 +754,14 @@ class Packer:
         group = self.planner.one(record, place)
         if group is None:
             return None
-        _number(group, [place], self.pack)
-        return _pack_row(group, 0, self.pack, place)
+        _number([group], [(0, 0)], self.pack)
+        return _pack_row(group, 0, self.pack)
+
+    def keep_attributes(self, collection: Any) -> None:
+        "Put what a user has hung on a collection into the header."
+        self.pack.place = ('$', 'attributes')
+        skip = {'create_record_fn', '_records'}
+        self.header.attributes = _attributes(collection, skip, COLLECTION_NAMES, frozenset(), 'collection', self.pack)
 
     def blocks(self, records: Iterable) -> Iterator[Block]:
         "Records as blocks, those of a batch together."
@@ -791,11 +817,7 @@ class PackedStream(Stream):
 def _collection_blocks(collection: Any, packer: Packer) -> Iterator[Block]:
     "The blocks of a collection; the header is complete when they have passed."
     header, problems = packer.header, packer.pack.problems
-    extra = vars(collection).keys() - {'create_record_fn', '_records'}
-    if extra:
-        problems.note(
-            '$', f'the collection has attributes of its own ({", ".join(sorted(extra))}); keep them on the records'
-        )
+    packer.keep_attributes(collection)
     if collection.create_record_fn is not None:
         header.template = _template(collection.create_record_fn, packer)
     listed, mapping = collection._records._list, collection._records.data

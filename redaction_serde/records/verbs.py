@@ -33,6 +33,7 @@ from redaction_serde.wire.registry import (
 
 # %% ../../nbs/build/01_save_and_load.ipynb #63d87a20
 from icevision.core import BaseRecord
+from icevision.data import RecordCollection
 
 # %% ../../nbs/build/01_save_and_load.ipynb #779a2ae5
 def dumps(
@@ -125,7 +126,7 @@ def _maybe_zipped(file: Any, path: PathLike) -> Iterator[Any]:
 # %% ../../nbs/build/01_save_and_load.ipynb #04f30047
 def write_records(
     path: PathLike,  # a `.jsonl` or `.jsonl.gz` file to write
-    records: Iterable,  # icevision records
+    records: Iterable,  # icevision records; of a collection, what a user has hung on it is written, too
     root: Optional[PathLike] = None,  # folder that stored paths are relative to
     images: str = 'reference',  # 'reference' or 'embed'
     progress: Optional[
@@ -138,6 +139,8 @@ def write_records(
     if not wire.streams:
         raise EncodeError('records are streamed as JSON Lines; give the file the suffix .jsonl or .jsonl.gz', str(path))
     packer = Packer(root, images, limits)
+    if isinstance(records, RecordCollection):
+        packer.keep_attributes(records)
     stream = PackedStream(packer, packer.blocks(records))
     with replacing(path) as file, _maybe_zipped(file, path) as out:
         writer, told = wire.writer(out, packer.header), 0

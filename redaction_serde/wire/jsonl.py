@@ -30,11 +30,11 @@ from redaction_serde.document import (
 from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
-from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, explained
+from .format import NOT_WHOLE, Wire, bad_checksum, explained, version_text
 from .json import RowReader, charged, check_mark, header_fields, header_in, json_lines, json_value
 
 # %% ../../nbs/build/16_json_lines.ipynb #067555da
-_PREFIX = f'{{"format":"{FORMAT}","version":"{VERSION_TEXT}","lines":true'.encode()
+_PREFIX = f'{{"format":"{FORMAT}",'.encode()
 
 
 class LinesWriter:
@@ -51,7 +51,8 @@ class LinesWriter:
         self.count = 0
         fields = [b',"%s":%s' % (name.encode(), value) for name, value in header_fields(header) if name not in LATE]
         self._written = {name: len(getattr(header, name)) for name in SHARED}
-        self._write(_PREFIX + b''.join(fields) + b'}\n')
+        mark = b'"version":"%s","lines":true' % version_text(header).encode()
+        self._write(_PREFIX + mark + b''.join(fields) + b'}\n')
 
     def _write(self, text: bytes) -> None:
         self.crc = zlib.crc32(text, self.crc)
@@ -162,97 +163,114 @@ class _Lines:
             raise DecodeError(f'not a whole gzip file: {e}') from None
 
 # %% ../../nbs/build/16_json_lines.ipynb #7dfbf223
+_DEFINE, _END = b'{"define":', b'{"end":'
+
+
 class _Reading:
     "Records of a file, line by line."
 
-    def __init__(self, lines: _Lines, header: Header, limits: Limits, verify: bool, recover: bool):
+    def __init__(self, lines: _Lines, header: Header, limits: Limits, verify: bool, recover: bool, only: Optional[int]):
         self.lines = lines
         self.header = header
         self.limits = limits
         self.verify = verify
         self.recover = recover
-        self.row = RowReader(header)
+        self.only = only  # position of the one record that is wanted; None for all
+        self.reader = RowReader(header)
         self.budget = Budget()
         self.count = 0  # records so far, those that are lost among them
+        self.start = (0, 0)  # position and line number of the first record of a batch
         self.kept: list = []  # in recovery: positions of the records that could be read
         self.faults: list = []  # in recovery: what was wrong
 
     def blocks(self) -> Iterator:
         "Blocks of records, as they come."
         batch: list = []
-        while True:
+        more = True
+        while more:
             line = self._next()
-            if line is None or line.startswith(b'{"end":'):
-                break
-            if line.startswith(b'{"define":'):
-                yield from self._blocks(batch)
-                batch = []
-                if not self._defined(line):
-                    break
+            if line is not None and not line.startswith((_DEFINE, _END)):
+                self._take(line, batch)
+                if len(batch) == BATCH:
+                    yield from self._blocks(batch)
+                    batch = []
                 continue
-            if self.count >= self.limits.records:
-                raise over_limit(self.limits, 'records', 'more', '$.records')
-            row = self._either(self._record, line)
-            if row is not None:
-                batch.append(row)
-                if self.recover:
-                    self.kept.append(self.count)
-            self.count += 1
-            if len(batch) == BATCH:
-                yield from self._blocks(batch)
-                batch = []
-        if line is not None and line.startswith(b'{"end":'):
-            self._either(self._end, line)
-        yield from self._blocks(batch)
+            blocks = list(self._blocks(batch)) if batch else []
+            batch = []
+            more = line is not None and self._special(line)
+            yield from blocks  # at the end of a file: after its checksum
         if self.faults:
             self._tell()
-
-    def _blocks(self, batch: list) -> Iterator:
-        "Records as blocks that have been paid for."
-        self.budget.size = self.lines.size
-        return charged(row_blocks(batch, self.header), self.budget)
 
     def _next(self) -> Optional[bytes]:
         "The next line; None if there is none and the file is being recovered."
         try:
             return self.lines.next()
-        except LimitError:
-            raise
         except DecodeError as e:
-            if not self.recover:
-                raise
-            self.faults.append(str(e))
+            self._fault(e)
             return None
 
-    def _either(self, read: Any, line: Optional[bytes]) -> Any:
-        "What a line holds; in recovery None, with a fault noted, if it cannot be read."
-        if line is None:
-            return None
+    def _fault(self, error: DecodeError, where: str = '') -> None:
+        "Note a fault if the file is being recovered; else raise it."
+        if not self.recover or isinstance(error, LimitError):
+            raise error
+        self.faults.append(where + str(error)[:300])
+
+    def _take(self, line: bytes, batch: list) -> None:
+        "Count a record, and put it into the batch if it is wanted."
+        if self.count >= self.limits.records:
+            raise over_limit(self.limits, 'records', 'more', '$.records')
+        if not batch:
+            self.start = (self.count, self.lines.number)
+        if self.only in (None, self.count):
+            batch.append(line)
+        self.count += 1
+
+    def _blocks(self, batch: list) -> Iterator:
+        "Blocks of the records of some lines, which have been paid for."
         try:
-            return read(line)
-        except LimitError:
-            raise
-        except DecodeError as e:
-            if not self.recover:
-                raise
-            self.faults.append(f'line {self.lines.number}: {str(e)[:300]}')
-            return None
+            rows, kept = self.reader.many(batch), range(len(batch))
+        except (*NOT_WHOLE, ValueError):
+            rows, kept = self._one_by_one(batch)
+        if self.recover:
+            self.kept += [self.start[0] + i for i in kept]
+        self.budget.size = self.lines.size
+        return charged(row_blocks(rows, self.header), self.budget)
 
-    def _defined(self, line: bytes) -> bool:
-        "Take up a definition. In recovery, is it known what follows refers to?"
-        if not self.faults:
-            self._either(self._define, line)
-        if self.faults:
-            self.faults.append('what follows is lost, because it refers to definitions of which some are')
-        return not self.faults
+    def _one_by_one(self, batch: list) -> tuple:
+        "The records of some lines, and which of the lines these are."
+        rows, kept = [], []
+        position, number = self.start
+        for i, line in enumerate(batch):
+            try:
+                rows.append(self._record(line, position + i))
+                kept.append(i)
+            except DecodeError as e:
+                self._fault(e, f'line {number + i}: ')
+        return rows, kept
 
-    def _record(self, line: bytes) -> Any:
+    def _record(self, line: bytes, position: int) -> Any:
         try:
-            return self.row.one(line)
+            return self.reader.one(line)
         except (*NOT_WHOLE, ValueError) as e:
             problems = Problems(self.limits.problems)
-            self.row.note(line, e, f'$.records[{self.count}]', problems)
+            self.reader.note(line, e, f'$.records[{position}]', problems)
             raise DecodeError(problems) from None
+
+    def _special(self, line: bytes) -> bool:
+        "Take up a definition, or the end. Do records follow whose definitions are known?"
+        at_end, known = line.startswith(_END), not self.faults
+        try:
+            if at_end:
+                self._end(line)
+            elif known:
+                self._define(line)
+        except DecodeError as e:
+            known = False
+            self._fault(e, f'line {self.lines.number}: ')
+        if not at_end and not known:
+            self.faults.append('what follows is lost, because it refers to definitions of which some are')
+        return known and not at_end
 
     def _define(self, line: bytes) -> None:
         try:
@@ -316,26 +334,29 @@ def _renumber(header: Header, kept: list) -> None:
             index.keys = [(key, new[i]) for key, i in index.keys if i in new]
 
 # %% ../../nbs/build/16_json_lines.ipynb #f22efb51
+def _first_line(line: bytes) -> _LinesHeader:
+    "What the first line says. Raises `DecodeError` if it is not that of a document that we read."
+    try:
+        version = check_mark(line)
+        return msgspec.json.decode(line, type=_LinesHeader)
+    except msgspec.ValidationError as e:
+        raise explained(line, _LinesHeader, e, version) from None
+    except NOT_WHOLE as e:
+        raise DecodeError(f'the first line is not JSON: {e}') from None
+
+
 def read_lines(
     file: Any,  # binary, at its beginning
     limits: Limits = Limits(),  # what to accept
     verify: bool = True,  # refuse a file whose checksum does not match; it is known at the end
     recover: bool = False,  # give every whole record of a damaged file, with a `RecoveryWarning`
+    only: Optional[int] = None,  # position of the one record to parse; the others are counted and summed
 ) -> Stream:  # whose header grows while the records are read
     "Check JSON Lines and start to read them. Raises `DecodeError` at the first line that is not whole and valid."
     lines = _Lines(file, limits)
-    first = lines.next()
-    try:
-        version = check_mark(first)
-        try:
-            whole = msgspec.json.decode(first, type=_LinesHeader)
-        except msgspec.ValidationError as e:
-            raise explained(first, _LinesHeader, e, version) from None
-    except NOT_WHOLE as e:
-        raise DecodeError(f'the first line is not JSON: {e}') from None
-    header = header_in(whole)
+    header = header_in(_first_line(lines.next()))
     check_layouts(header, limits)
-    blocks = _Reading(lines, header, limits, verify, recover).blocks()
+    blocks = _Reading(lines, header, limits, verify, recover, only).blocks()
     return Stream(header, blocks, trusted=True, partial=recover)
 
 # %% ../../nbs/build/16_json_lines.ipynb #1253927d
@@ -343,10 +364,9 @@ class JsonLines(Wire):
     "JSON Lines."
 
     name, suffix, streams = 'jsonl', '.jsonl', True
-    _head = _PREFIX[: _PREFIX.index(b'"version"')]
 
     def recognised(self, head):
-        return len(self._head) if head.startswith(self._head) and b'"lines":true' in head[:80] else 0
+        return len(_PREFIX) if head.startswith(_PREFIX) and b'"lines":true' in head[:80] else 0
 
     def encode(self, stream):
         chunks, done = [], 0
@@ -370,3 +390,8 @@ class JsonLines(Wire):
 
     def read(self, file, limits, verify, recover):
         return read_lines(file, limits, verify, recover)
+
+    def one(self, data, i, limits, verify):
+        stream = read_lines(io.BytesIO(data), limits, verify, only=i)
+        blocks = list(stream.blocks)
+        return stream.header, blocks[0] if blocks else None

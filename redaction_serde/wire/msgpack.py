@@ -17,13 +17,13 @@ from ..errors import Budget, DecodeError
 from .columns import PackedBlock, encode_blocks, encode_header, read_blocks
 from redaction_serde.wire.format import (
     NOT_WHOLE,
-    VERSION_TEXT,
     Wire,
     bad_checksum,
     check_size,
     check_version,
     find_unholdable,
     header_of,
+    version_text,
 )
 
 # %% ../../nbs/build/18_msgpack.ipynb #0ba788b4
@@ -56,7 +56,7 @@ class MessagePack(Wire):
         pack = msgspec.msgpack.encode
         blocks = encode_blocks(stream, lambda block: Raw(pack(block)), _find)
         header = encode_header(stream.header, lambda data: Raw(pack(data)), _find)
-        body = pack(_Packed(FORMAT, VERSION_TEXT, header, blocks, 0))[:-1]
+        body = pack(_Packed(FORMAT, version_text(stream.header), header, blocks, 0))[:-1]
         return body + b'\xce' + zlib.crc32(body).to_bytes(4, 'big')
 
     def decode(self, data, limits, verify, recover):

@@ -24,7 +24,15 @@ from redaction_serde.errors import (
     over_limit,
 )
 from .columns import PackedBlock, encode_blocks, encode_header, from_run, read_blocks, to_run
-from .format import NOT_WHOLE, VERSION_TEXT, Wire, bad_checksum, check_version, find_unholdable
+from redaction_serde.wire.format import (
+    NOT_WHOLE,
+    VERSION_TEXT,
+    Wire,
+    bad_checksum,
+    check_version,
+    find_unholdable,
+    version_text,
+)
 
 # %% ../../nbs/build/19_protobuf.ipynb #4d6a3c8c
 _PREFIX = b'\x0a%c' % len(FORMAT) + FORMAT.encode()  # field 1, its length, the format's name
@@ -148,7 +156,7 @@ class ProtocolBuffers(Wire):
 
     def encode(self, stream):
         pb = _pb()
-        whole = pb.Document(format=FORMAT, version=VERSION_TEXT)
+        whole = pb.Document(format=FORMAT)
 
         def block_message(packed):
             message = pb.Block(layout=packed.layout, count=packed.count)
@@ -159,6 +167,7 @@ class ProtocolBuffers(Wire):
         blocks = encode_blocks(stream, block_message, _find)
         whole.blocks.extend(blocks)
         whole.records = sum(block.count for block in blocks)
+        whole.version = version_text(stream.header)
         encode_header(stream.header, lambda data: _to_message(data, whole.header), _find)
         if whole.ByteSize() > _MOST_BYTES - _CRC:
             raise EncodeError('a message of Protocol Buffers ends at 2 GiB; JSON Lines and MessagePack can hold more')

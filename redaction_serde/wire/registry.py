@@ -171,8 +171,9 @@ def wire_of(
 ) -> Optional[Wire]:
     "The format whose first bytes these are."
     head = bytes(data[:128])
-    best = max((*WIRES.values(), _ARTICLE), key=lambda wire: wire.recognised(head))
-    return best if best.recognised(head) else None
+    found: dict = {wire.recognised(head): wire for wire in (*WIRES.values(), _ARTICLE)}
+    best = max(found)
+    return found[best] if best else None
 
 # %% ../../nbs/build/20_registry.ipynb #a5b35b85
 def decode_stream(
