@@ -16,16 +16,16 @@ from typing import Any
 import msgspec
 
 from ..errors import DecodeError, LimitError, Limits
+from ..files import read_bounded
 
 # %% ../../nbs/build/51_coco_text.ipynb #44f088ed
 def _unzipped(data: bytes, limits: Limits) -> bytes:
     "What a gzip file holds; refused when it is more than `limits.bytes`."
+    file: Any = gzip.GzipFile(fileobj=io.BytesIO(data))
     try:
-        text = gzip.GzipFile(fileobj=io.BytesIO(data)).read(limits.bytes + 1)
+        return read_bounded(file, limits)  # a piece at a time
     except (OSError, EOFError, zlib.error) as e:
         raise DecodeError(f'not a whole gzip file ({e}); copy or download it again') from None
-    _check_size(text, limits)
-    return text
 
 
 def _check_size(data: bytes, limits: Limits) -> None:
