@@ -193,3 +193,9 @@ def test_what_a_kind_may_ask_is_written_down():
     table = next(c.source for c in cells if '| of `pack`, on the way in | |' in c.source)
     written = {pair for row in re.findall(r'^\| (`.+?) \|', table, re.M) for pair in asked.findall(row)}
     assert used == written
+
+
+def test_of_two_formats_that_recognise_as_much_the_first_one_reads(monkeypatch, pages):
+    data = dumps(pages, 'json')
+    monkeypatch.setitem(WIRES, 'late', type('Late', (Wire,), dict(name='late', recognised=WIRES['json'].recognised))())
+    assert wire_of(data) is WIRES['json']
