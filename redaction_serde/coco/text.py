@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from ..errors import DecodeError, LimitError, Limits
+from ..errors import DecodeError, Limits
 from ..files import read_bounded
+from ..wire.format import check_size
 
 # %% ../../nbs/build/51_coco_text.ipynb #44f088ed
 def _unzipped(data: bytes, limits: Limits) -> bytes:
@@ -27,20 +28,13 @@ def _unzipped(data: bytes, limits: Limits) -> bytes:
     except (OSError, EOFError, zlib.error) as e:
         raise DecodeError(f'not a whole gzip file ({e}); copy or download it again') from None
 
-
-def _check_size(data: bytes, limits: Limits) -> None:
-    "Refuse more bytes than the caller allows."
-    if len(data) > limits.bytes:
-        limit = f'{limits.bytes:,} bytes; raise Limits(bytes=…)'
-        raise LimitError(f'more than the limit of {limit}')
-
 # %% ../../nbs/build/51_coco_text.ipynb #ae0e056d
 def to_utf8(
     data: bytes,  # a file as it is on disk
     limits: Limits = Limits(),  # `bytes` holds before and after unzipping
 ) -> bytes:  # the same text in UTF-8, without a byte order mark
     "The text of a JSON file. Raises `DecodeError` for another encoding or a broken gzip file."
-    _check_size(data, limits)
+    check_size(data, limits)
     if data.startswith(b'\x1f\x8b'):
         data = _unzipped(data, limits)
     encoding = json.detect_encoding(data)
