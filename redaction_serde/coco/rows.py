@@ -277,7 +277,7 @@ def _note_absence(file: File, notes: list[str]) -> None:
     if 'annotations' not in file.absent:
         return
     alike = get_close_matches('annotations', file.rest, 1)
-    meant = f'; is it `{shown(alike[0])}`?' if alike else ''
+    meant = f'; is it {shown(alike[0])}?' if alike else ''
     notes.append(f'the file has no `annotations`: its images are read without objects{meant}')
 
 
