@@ -526,21 +526,29 @@ _UNSET = {'only': None, 'areas': 'file', 'images': None}  # what options are if 
 def takes_coco(
     args: Namespace,  # of the command line
     path: PathLike,  # of a file to read
-    options: Sequence[str],  # of `args`, those that are only for COCO annotations
+    options: Sequence[str] = (),  # of `args`, those that are only for COCO annotations
 ) -> bool:
-    "Are these COCO annotations? Raises `UsageError` for options that are only for them, `SerdeError` for what is neither these nor ours."
+    "Are these COCO annotations? Raises `UsageError` for options that are only for them, and for what is neither these nor ours."
     data = read_file(path)
     if is_coco(data):
         return True
-    is_text = data[:1].isascii()
-    if is_text and (_our_format(data) == 'no collection' or _is_other_list(data)):
+    is_foreign_text = data[:1].isascii() and FORMAT.encode() not in data[:200]
+    if is_foreign_text and (_our_format(data) == 'no collection' or _is_other_list(data)):
         from redaction_serde.coco.rows import parts_of
 
-        parts_of(parse_json(data), Limits())  # which raises
+        try:
+            parts_of(parse_json(data), Limits())  # which raises
+        except SerdeError as e:
+            raise UsageError(f'no saved collection, and {one_line(e)}') from None
+    _refuse(args, options)
+    return False
+
+
+def _refuse(args: Namespace, options: Sequence[str]) -> None:
+    "Raises `UsageError` if somebody gave an option that only says something about COCO annotations."
     for name in options:
         if getattr(args, name) != _UNSET[name]:
             raise UsageError(f'--{name} is for COCO annotations, which this is not')
-    return False
 
 
 def _is_other_list(data: bytes) -> bool:
@@ -742,16 +750,20 @@ def compare_files(
     from redaction_serde.fidelity import compare
     from redaction_serde.records.verbs import load
 
-    sides: dict = {}
-    for path in (args.before, args.after):
+    paths = (args.before, args.after)
+    read: dict = {}
+    for path in paths:
         with about(path):
-            if takes_coco(args, path, ('only', 'areas')):
-                sides[path] = collection_of_coco(args, path)[0]
-    root = next(map(root_of, sides.values()), args.images)  # converted files hold paths relative to it
-    for path in (args.before, args.after):
+            if takes_coco(args, path):
+                read[path] = collection_of_coco(args, path)[0]
+    if not read:
+        _refuse(args, ('only', 'areas'))
+    root = next(map(root_of, read.values()), args.images)  # converted files hold paths relative to it
+    sides = []
+    for path in paths:
         with about(path):
-            sides[path] = sides[path] if path in sides else load(path, root=root)
-    report = compare(sides[args.before], sides[args.after])
+            sides.append(read[path] if path in read else load(path, root=root))
+    report = compare(*sides)
     print(report)
     return 0 if report else 1
 
