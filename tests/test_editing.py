@@ -12,6 +12,7 @@ from redaction_serde.coco.write import encode_coco, to_coco
 from redaction_serde.editing import filter_objects
 from redaction_serde.errors import EncodeError
 from redaction_serde.fidelity import compare
+from redaction_serde.merging import merge
 from redaction_serde.records import dumps, loads
 
 sides = st.one_of(st.integers(-20, 120), st.floats(-20, 120))
@@ -100,3 +101,18 @@ def test_a_list_that_nobody_declared_is_refused(pages):
     with pytest.raises(EncodeError, match="'mine' may hold one value"):
         filter_objects(pages, lambda record, i: i == 0)
     assert compare(filter_objects(pages, lambda record, i: True), pages)
+
+
+@settings(max_examples=40)
+@given(files(), files())
+def test_merged_files_hold_all_records_and_annotations(one, two):
+    a, b = read(one), read(two)
+    before = dumps(a), dumps(b)
+    both = merge([a, b], clashes='renumber')
+    assert (dumps(a), dumps(b)) == before and compare(merge([a]), a)
+    ids = [entry['id'] for entry in written(both)['annotations']]
+    assert len(ids) == len(set(ids)) == len(one['annotations']) + len(two['annotations'])
+    assert len(both) == len({record.record_id for record in both}) == len(a) + len(b)
+    if len(a) and len(b):
+        with pytest.raises(EncodeError, match='is taken'):
+            merge([a, b])
