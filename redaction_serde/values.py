@@ -363,6 +363,8 @@ def pack_path(
     "A path as text. Raises ValueError if it is not inside `root`, or is of a class that would not come back."
     if type(path) is not _PATH:
         raise ValueError(f'a {type(path).__name__} would come back as a {_PATH.__name__}; make it a pathlib.Path')
+    if '\0' in path.as_posix():
+        raise ValueError('a path holds a zero byte, which no file system takes; rename the file')
     if root is None:
         return path.as_posix()
     for inside, above in ((path, root), (path.absolute(), root.absolute())):

@@ -615,8 +615,8 @@ def judge(data, suffix, folder, thorough=False):
     }
     document, says['decode'] = verdict(decode, data, limits=LIMITS)
     if document is not None:
-        found = broken_references(document)
-        says['decode'] = found[0] if found else None
+        found, says['decode'] = verdict(broken_references, document)
+        says['decode'] = found[0] if found else says['decode']
         says['from_document'] = verdict(from_document, document)[1]
     predictions = document is not None and document.header.kind == 'predictions'
     records = None

@@ -1536,3 +1536,15 @@ def test_importing_checks_is_light():
 
     code = 'import sys, redaction_serde.coco.text, redaction_serde.coco.boxes, redaction_serde.coco.checks, redaction_serde.coco.images, redaction_serde.coco.losses; print([m for m in ("icevision", "torch", "PIL") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+
+
+def test_a_small_gzip_file_needs_little_memory(tmp_path):
+    """It is unpacked a piece at a time, and not into as many bytes as are allowed."""
+    path = tmp_path / 'annotations.json.gz'
+    path.write_bytes(gzip.compress(b'{"images":[],"annotations":[],"categories":[]}'))
+    tracemalloc.start()
+    try:
+        assert len(read_coco(path)) == 0
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()

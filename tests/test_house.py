@@ -1,10 +1,14 @@
 """One fact, one place: adding a component, a format or an attribute touches one place, and everything else follows."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
+import nbformat
 import pytest
+from notebooks import notebooks
 from test_round_trip import alike
 
 from redaction_serde import components, document
@@ -179,3 +183,19 @@ def test_an_id_without_a_hash_is_refused():
     with pytest.raises(EncodeError, match='hash') as e:
         dumps(collection)
     assert e.value.path == '$.records[0].common.record_id'
+
+
+def test_what_a_kind_may_ask_is_written_down():
+    asked = re.compile(r'\b(pack|build|look)\.([a-z_]+)')
+    kinds = (Path(components.__file__).parent / 'kinds').glob('*.py')
+    used = {pair for path in kinds for pair in asked.findall(path.read_text(encoding='utf-8'))}
+    cells = nbformat.read(notebooks()['build/04_kind.ipynb'], 4).cells
+    table = next(c.source for c in cells if '| of `pack`, on the way in | |' in c.source)
+    written = {pair for row in re.findall(r'^\| (`.+?) \|', table, re.M) for pair in asked.findall(row)}
+    assert used == written
+
+
+def test_of_two_formats_that_recognise_as_much_the_first_one_reads(monkeypatch, pages):
+    data = dumps(pages, 'json')
+    monkeypatch.setitem(WIRES, 'late', type('Late', (Wire,), dict(name='late', recognised=WIRES['json'].recognised))())
+    assert wire_of(data) is WIRES['json']

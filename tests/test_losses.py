@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -440,3 +441,13 @@ def test_without_counting_referents(name, monkeypatch):
     record = boxed()
     record.detection.bboxes[1].score = 0.5
     refused(record, '$.records[0].detection.bboxes[1]', 'attributes of its own')
+
+
+@pytest.mark.parametrize('cls', [Path, str])
+def test_a_path_that_no_reader_would_take_is_not_written(pages, cls):
+    for component in pages[1].common.components:
+        if hasattr(component, 'filepath'):
+            component.filepath = cls('a\0.png')
+    for format in FORMATS:
+        with pytest.raises(EncodeError, match=r'zero byte.*\$\.records\[1\]\.common\.filepath'):
+            dumps(pages, format)

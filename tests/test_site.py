@@ -299,6 +299,8 @@ STRUCTURE = {
     ],
 }
 
+REACHABLE = "() => [...document.querySelectorAll('.bd-article pre')].every(e => e.scrollWidth <= e.clientWidth + 1 || e.tabIndex === 0)"
+
 
 @in_browser
 @pytest.mark.parametrize('name', SHOWN)
@@ -321,6 +323,7 @@ def test_page(name, tab, address, axe):
             )
             assert not missing
         tab.wait_for_function(f'() => document.documentElement.dataset.theme === "{theme}"', timeout=10_000)
+        tab.wait_for_function(REACHABLE, timeout=10_000)  # scripts see to it after a change of width, and not at once
         over = tab.evaluate('() => document.documentElement.scrollWidth - document.documentElement.clientWidth')
         assert over <= 0, f'{over} px beyond {width}'
         for only in rules:

@@ -15,24 +15,18 @@ from typing import Any
 
 import msgspec
 
-from ..errors import DecodeError, LimitError, Limits
+from ..errors import DecodeError, Limits
+from ..files import read_bounded
+from ..wire.format import check_size
 
 # %% ../../nbs/build/51_coco_text.ipynb #44f088ed
 def _unzipped(data: bytes, limits: Limits) -> bytes:
     "What a gzip file holds; refused when it is more than `limits.bytes`."
+    file: Any = gzip.GzipFile(fileobj=io.BytesIO(data))
     try:
-        text = gzip.GzipFile(fileobj=io.BytesIO(data)).read(limits.bytes + 1)
+        return read_bounded(file, limits)  # a piece at a time
     except (OSError, EOFError, zlib.error) as e:
         raise DecodeError(f'not a whole gzip file ({e}); copy or download it again') from None
-    _check_size(text, limits)
-    return text
-
-
-def _check_size(data: bytes, limits: Limits) -> None:
-    "Refuse more bytes than the caller allows."
-    if len(data) > limits.bytes:
-        limit = f'{limits.bytes:,} bytes; raise Limits(bytes=…)'
-        raise LimitError(f'more than the limit of {limit}')
 
 # %% ../../nbs/build/51_coco_text.ipynb #ae0e056d
 def to_utf8(
@@ -40,7 +34,7 @@ def to_utf8(
     limits: Limits = Limits(),  # `bytes` holds before and after unzipping
 ) -> bytes:  # the same text in UTF-8, without a byte order mark
     "The text of a JSON file. Raises `DecodeError` for another encoding or a broken gzip file."
-    _check_size(data, limits)
+    check_size(data, limits)
     if data.startswith(b'\x1f\x8b'):
         data = _unzipped(data, limits)
     encoding = json.detect_encoding(data)

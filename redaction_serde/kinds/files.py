@@ -64,6 +64,8 @@ class ImageFile(Kind):
     def _text(self, path, pack):
         "A path that is text is put aside, unless something is to be done with it as a path."
         if pack.root is None and not pack.embeds:
+            if isinstance(path, str):
+                pack.accepted('filepath', check_path, path, None)
             pack.aside(self, 'filepath', path)
         else:
             pack.note(('filepath',), f'expected a Path, found {type(path).__name__}; record.set_filepath makes it one')

@@ -198,8 +198,8 @@ def _follow(labels: list, ids: list, names: Optional[list]) -> bool:
     if all(map(is_, labels, derived)):
         return True
     kinds = list(map(type, labels))
-    if (
-        not _COMPARABLE.issuperset(kinds) or labels != derived
-    ):  # other names are written out: 0.0 equals -0.0, (1,) (True,)
+    if not _COMPARABLE.issuperset(kinds):
+        return False  # other names are written out: 0.0 equals -0.0, (1,) equals (True,)
+    if labels != derived:
         return False
     return _TEXT.issuperset(kinds) or kinds == list(map(type, derived))

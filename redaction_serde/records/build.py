@@ -176,7 +176,7 @@ class Build:
         return target
 
 # %% ../../nbs/build/24_building.ipynb #ebd2dfa0
-class _TaskPlan:
+class _BuildTask:
     "How the components of one task come back."
 
     def __init__(self, spec: Any, shape: Any, start: int, common: tuple):
@@ -200,7 +200,7 @@ class _TaskPlan:
         return hidden_by_task(self.siblings, self.common)
 
 # %% ../../nbs/build/24_building.ipynb #7f4dbdc7
-class _Plan:
+class _BuildPlan:
     "How the records of one layout come back."
 
     def __init__(self, shape: RecordShape, k: int):
@@ -208,7 +208,7 @@ class _Plan:
         common = next((task.components for task in shape.layout.tasks if task.name == 'common'), ())
         self.tasks, start = [], 0
         for spec, task_shape in zip(shape.layout.tasks, shape.tasks):
-            self.tasks.append(_TaskPlan(spec, task_shape, start, common))
+            self.tasks.append(_BuildTask(spec, task_shape, start, common))
             start += len(task_shape.fields) + 2
         self.layout = shape.layout
         self.id_place = next(
@@ -223,9 +223,9 @@ class _Plan:
 
 # %% ../../nbs/build/24_building.ipynb #ec41a5b4
 @lru_cache(maxsize=512)
-def _plan_of(shape: RecordShape, registered: int) -> _Plan:
+def _plan_of(shape: RecordShape, registered: int) -> _BuildPlan:
     "The plan of a shape. It is kept until one more component is registered."
-    return _Plan(shape, shape.index)
+    return _BuildPlan(shape, shape.index)
 
 
 def _new(cls: Any, n: int) -> list:
@@ -238,7 +238,7 @@ def _all_unset(column: list) -> bool:
     return column.count(UNSET) == len(column)
 
 # %% ../../nbs/build/24_building.ipynb #d2345ea9
-def _components(plan: _TaskPlan, columns: list, n: int, build: Build) -> list:
+def _components(plan: _BuildTask, columns: list, n: int, build: Build) -> list:
     "The components of a task for all records: a list for each class."
     made = []
     for cls, kinds in zip(plan.classes, plan.kinds):
@@ -251,7 +251,7 @@ def _components(plan: _TaskPlan, columns: list, n: int, build: Build) -> list:
     return made
 
 # %% ../../nbs/build/24_building.ipynb #a57ecce0
-def _joined(plan: _TaskPlan, made: list, records: list) -> list:
+def _joined(plan: _BuildTask, made: list, records: list) -> list:
     "A `Composite` for each record, holding its components; all share one list of classes, which icevision only ever replaces."
     composites = _new(Composite, len(records))
     parents = [None] * len(records) if plan.task == tasks.common else records
@@ -265,7 +265,7 @@ def _joined(plan: _TaskPlan, made: list, records: list) -> list:
     return composites
 
 # %% ../../nbs/build/24_building.ipynb #f849ca2c
-def _set_aside(plan: _TaskPlan, made: list, composites: list, columns: list, build: Build) -> None:
+def _set_aside(plan: _BuildTask, made: list, composites: list, columns: list, build: Build) -> None:
     "Set what was put aside, and the attributes of tasks."
     extras = columns[plan.extras]
     if not _all_unset(extras):
@@ -296,7 +296,7 @@ def _set_attributes(thing: Any, attrs: Any, own: frozenset, hidden: frozenset, b
         setattr(thing, name, build.value(data, name))
 
 # %% ../../nbs/build/24_building.ipynb #53fc13bf
-def _build_block(block: Block, plan: _Plan, build: Build) -> tuple:
+def _build_block(block: Block, plan: _BuildPlan, build: Build) -> tuple:
     "The records of a block, and their ids. Raises one of `BAD_DATA` for what is wrong with any of them."
     n, columns = len(block), block.columns
     records, ids = _new(BaseRecord, n), [None] * n
@@ -343,7 +343,7 @@ class Builder:
         self.attributes: dict = {}  # of the collection, once all is read
         self._sizes: list = []
 
-    def _plan(self, shape: RecordShape) -> _Plan:
+    def _plan(self, shape: RecordShape) -> _BuildPlan:
         if shape.index not in self._plans:
             self._plans[shape.index] = _plan_of(shape, registrations())
         return self._plans[shape.index]

@@ -66,7 +66,7 @@ from icevision.core import BaseRecord
 from icevision.data import Prediction, RecordCollection
 
 # %% ../../nbs/build/23_packing.ipynb #43563242
-class _TaskPlan:
+class _PackTask:
     "How the components of one task are written."
 
     def __init__(self, name: str, order: Any, components: list):
@@ -82,7 +82,7 @@ class _TaskPlan:
         return [*[values[i] for i in self.shape.order], *nothing]
 
 # %% ../../nbs/build/23_packing.ipynb #81c48a85
-class _Plan:
+class _PackPlan:
     "How the records of one layout are written."
 
     def __init__(self, tasks: list, shape: RecordShape):
@@ -106,7 +106,7 @@ class _Plan:
 class _Group:
     "Records of one plan: for each of its tasks the composites, and for each component those of all records."
 
-    def __init__(self, plan: _Plan, records: list, places: list, composites: list, members: list):
+    def __init__(self, plan: _PackPlan, records: list, places: list, composites: list, members: list):
         self.plan = plan
         self.records = records
         self.places = places
@@ -329,11 +329,11 @@ class _Planner:
             self.unknown.append(Problem(f'{show_place(place)}.{task_key(name)}', message))
         if None in components or len(set(classes)) < len(classes):
             return None, None
-        plan = _TaskPlan(name, order, components)
+        plan = _PackTask(name, order, components)
         plan = self._task_plans.setdefault(plan.spec, plan)
         return plan, _arrange(plan, classes)
 
-    def _plan(self, tasks: tuple) -> _Plan:
+    def _plan(self, tasks: tuple) -> _PackPlan:
         "The plan of some tasks; its layout enters the header if it is new."
         if tasks not in self._plans:
             k = len(self.header.layouts)
@@ -342,7 +342,7 @@ class _Planner:
                 self.pack.problems.note('$.layouts', message)
             layout = Layout(tuple(task.spec for task in tasks))
             self.header.layouts.append(layout)
-            self._plans[tasks] = _Plan(list(tasks), record_shape(layout, k))
+            self._plans[tasks] = _PackPlan(list(tasks), record_shape(layout, k))
         return self._plans[tasks]
 
     def one(self, record: Any, place: Any) -> Optional[_Group]:
@@ -390,7 +390,7 @@ def _parts(record: Any) -> Any:
         return type(record)
 
 
-def _arrange(task: _TaskPlan, classes: tuple) -> Any:
+def _arrange(task: _PackTask, classes: tuple) -> Any:
     "A function that brings components, which stand in the order of `classes`, into the order of a plan."
     places = [classes.index(cls) for cls in map(component_class_of, task.components)]
     return itemgetter(*places) if len(places) > 1 else lambda components: (components[places[0]],)
@@ -448,7 +448,7 @@ def _pack_row(group: _Group, i: int, pack: Pack) -> Any:
     return plan.shape.wide_struct(*head, *tasks, *own)
 
 # %% ../../nbs/build/23_packing.ipynb #ef7f072f
-def _pack_task(task: _TaskPlan, composite: Any, members: list, common: tuple, pack: Pack, place: Any) -> Any:
+def _pack_task(task: _PackTask, composite: Any, members: list, common: tuple, pack: Pack, place: Any) -> Any:
     "The struct of one task of a record."
     pack.place = (place, task.key)
     pack.extras = {}
@@ -465,7 +465,7 @@ def _pack_task(task: _TaskPlan, composite: Any, members: list, common: tuple, pa
     return data
 
 # %% ../../nbs/build/23_packing.ipynb #e4d4a644
-def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> list:
+def _pack_component(component: Component, c: Any, pack: Pack, task: _PackTask) -> list:
     "The fields of one component."
     noted = len(pack.problems)
     pack.component = component.name
@@ -483,7 +483,7 @@ def _pack_component(component: Component, c: Any, pack: Pack, task: _TaskPlan) -
 _BOOKKEEPING = {'task', 'composite'}  # attributes of every component that the layout already tells
 
 
-def _pack_unusual(component: Component, c: Any, pack: Pack, task: _TaskPlan) -> list:
+def _pack_unusual(component: Component, c: Any, pack: Pack, task: _PackTask) -> list:
     "The fields of a component that lacks attributes, or has more than its class gives it; those are put aside."
     state = {name: value for name, value in vars(c).items() if name not in _BOOKKEEPING}
     hidden = hidden_by_component(component, task.spec.components)
@@ -520,7 +520,7 @@ def _attributes(thing: Any, skip: set, own: frozenset, hidden: frozenset, owner:
     return data if data else UNSET
 
 
-def _task_attributes(composite: Any, task: _TaskPlan, common: tuple, pack: Pack) -> Any:
+def _task_attributes(composite: Any, task: _PackTask, common: tuple, pack: Pack) -> Any:
     "Attributes that a user has set on a task."
     skip = {'_parent', 'components', 'components_cls'}
     hidden = hidden_by_task(task.spec.components, common)
@@ -530,7 +530,7 @@ def _task_attributes(composite: Any, task: _TaskPlan, common: tuple, pack: Pack)
 _get = object.__getattribute__  # the record's own attributes; its class turns to components for others
 
 
-def _record_attributes(record: Any, plan: _Plan, pack: Pack) -> tuple:
+def _record_attributes(record: Any, plan: _PackPlan, pack: Pack) -> tuple:
     "The parser's `is_new` mark, and attributes that a user has set on the record."
     is_new = _mark(record)
     skip = {'components', 'task_composites'}
@@ -592,7 +592,7 @@ def _odd_components(component: Component, cs: list) -> set:
 _task_of = attrgetter('task')
 
 
-def _odd_tasks(task: _TaskPlan, composites: list, members: list) -> set:
+def _odd_tasks(task: _PackTask, composites: list, members: list) -> set:
     "Positions of tasks with attributes of their own, or with components that say they belong elsewhere."
     odd = set()
     if not have(composites, 3):

@@ -137,7 +137,8 @@ class _Lines:
     def next(self) -> bytes:
         "The next line. Raises `DecodeError` if there is no whole one, `LimitError` if it is too long."
         self.crc = zlib.crc32(self._last, self.crc)
-        line = self._read(self.file.readline, self.limits.line + 1)
+        most = min(self.limits.line, self.limits.bytes - self.size)
+        line = self._read(self.file.readline, most + 1)
         self.size += len(line)
         self.number += 1
         if len(line) > self.limits.line:

@@ -12,6 +12,7 @@ import io
 import sys
 import zlib
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Optional, Union
 
@@ -171,9 +172,9 @@ def wire_of(
 ) -> Optional[Wire]:
     "The format whose first bytes these are."
     head = bytes(data[:128])
-    found: dict = {wire.recognised(head): wire for wire in (*WIRES.values(), _ARTICLE)}
-    best = max(found)
-    return found[best] if best else None
+    found = [(wire.recognised(head), wire) for wire in (*WIRES.values(), _ARTICLE)]
+    length, best = max(found, key=itemgetter(0))  # of two that recognise as much, the first
+    return best if length else None
 
 # %% ../../nbs/build/20_registry.ipynb #a5b35b85
 def decode_stream(
