@@ -29,6 +29,7 @@ from .coco.text import parse_json, to_utf8
 from .document import FORMAT, Document, Header, layout_of
 from .errors import SerdeError, printable
 from .files import PathLike, read_file, write_file
+from .values import LOOKING, from_value
 from .wire.format import NOT_WHOLE
 from .wire.json import check_mark
 from .wire.registry import GZIP, WIRES, decode, encode, format_of, is_zipped, unzip_bytes, wire_of
@@ -563,10 +564,12 @@ def inspect(
     args: Namespace,  # of the command line
 ) -> int:
     "Say what a file holds, and check it on the way."
-    document, lines = check(args.file) if not is_coco(read_file(args.file)) else None, []
-    if document is None:
+    if is_coco(read_file(args.file)):
         document, report = document_of_coco(args, args.file)
         lines = [report.line, *report.notes]
+    else:
+        document = check(args.file)
+        lines = list(_twin_lines(document))
     size = Path(args.file).stat().st_size
     print(f'{printable(args.file)}: {len(document.records)} {document.header.kind}, {size} bytes')
     used = Counter(map(layout_of, document.records))
@@ -575,6 +578,24 @@ def inspect(
     if not isinstance(document.header.attributes, msgspec.UnsetType):
         print(printable(f'  on the collection: {", ".join(document.header.attributes)}', 2000))
     return 0
+
+
+def _twin_lines(document: Document) -> Iterator[str]:
+    "How many ids records and their annotations share. Reading COCO says that by itself."
+    if document.header.kind != 'records':  # predictions have the ids of their ground truths
+        return
+    ids, numbers = [], []
+    for view in document:
+        ids.append(from_value(getattr(vars(view).get('common'), 'record_id', None), reading=LOOKING))
+        said = vars(view).get('attrs', {}).get('coco')
+        found = said.get('ids') if isinstance(said, dict) else None
+        numbers += [id for id in found if type(id) in (int, str)] if isinstance(found, list) else []
+    for what, counted in (('records', Counter(ids)), ('annotations', Counter(numbers))):
+        twins = [id for id, count in counted.items() if count > 1]
+        if twins:
+            count = counted.total() - len(counted)
+            remedy = "merge([collection], clashes='renumber') gives them new ones"
+            yield f'{what} with the id of another: {count:,}, first {printable(repr(twins[0]), 60)}; {remedy}'
 
 
 def _layout_lines(header: Header, used: Counter) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Optional, Union, get_args
 
 from msgspec import Struct
 
-from .kind import NUMBERS, Field, Kind, fits, some_of
+from .kind import NUMBERS, Field, Kind, fits, size_of, some_of
 from ..values import ArrayData, unpack_array
 
 # %% ../../nbs/build/09_masks.ipynb #bb52d79c
@@ -206,9 +206,11 @@ class Masks(Kind):
         return type_.pack(mask, ('masks', i), pack)
 
     def count(self, c):
+        array = c.mask_array
+        planes = array.data if type(array).__name__ == 'MaskArray' else array
         try:
-            return sum(map(_objects_in, c.masks))
-        except ValueError:
+            return max(sum(map(_objects_in, c.masks)), size_of(planes) or 0)
+        except (ValueError, TypeError):  # only a picture says how many there are, or nothing does
             return 0
 
     def take(self, c, places, count):
