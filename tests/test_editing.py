@@ -183,6 +183,14 @@ def test_joined_files_say_the_same_of_every_object(attributes):
     assert said == [label for record in both for label in record.detection.labels]
 
 
+def test_annotations_of_merged_files_follow_their_records():
+    file, _ = to_coco(merge([two_files()[0], two_files()[0]], 'renumber'))
+    mixed = {**file, 'annotations': file['annotations'][::-1]}  # so that no file has them in the order of its images
+    both, _ = to_coco(merge([read(mixed), read(mixed)], 'renumber'))
+    assert [entry['image_id'] for entry in both['annotations']] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert written(merge([read(mixed)])) == mixed
+
+
 def test_classes_that_cannot_be_joined_are_refused():
     a, b = two_files()
     b[0].detection.class_map._background = None

@@ -13,6 +13,7 @@ from redaction_serde.errors import DecodeError, SerdeError
 from redaction_serde.lessons.cases import CASES
 from redaction_serde.values import scalar
 
+from icevision.core import AreasRecordComponent
 from icevision.data import FixedSplitter, RandomSplitter, SingleSplitSplitter
 
 
@@ -57,6 +58,14 @@ def test_a_document_is_looked_at_by_name(pages, tmp_path):
         document[4]
     with pytest.raises(AttributeError, match='load it'):
         document[0].detection.bboxes = []
+
+
+def test_a_table_of_what_stands_aside_is_refused(pages):
+    component = pages[2].detection.get_component_by_type(AreasRecordComponent)
+    component.areas = tuple(component.areas)
+    with pytest.raises(DecodeError, match=r'something else than a list .* at `\$.records\[2\].detection.areas`'):
+        rs.to_document(pages).boxes()
+    assert rs.to_document(pages)[2].detection.extras.keys() == {'Areas'}
 
 
 def test_looking_is_light(pages, tmp_path):
