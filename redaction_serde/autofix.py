@@ -6,6 +6,7 @@
 __all__ = ['Fix', 'FixReport', 'autofixed']
 
 # %% ../nbs/build/67_autofix.ipynb #7546acb1
+from collections import Counter
 from copy import copy
 from typing import Any
 
@@ -42,8 +43,14 @@ class Fix(Struct, frozen=True):
 class FixReport(list[Fix]):
     "All that was clipped and dropped; empty if nothing was."
 
+    shown = 20  # lines that a printed report has
+
     def __repr__(self) -> str:
-        return '\n'.join(map(str, self)) or 'nothing was clipped or dropped'
+        counts = Counter(fix.action for fix in self)
+        head = ', '.join(f'{count:,} {action}' for action, count in counts.items())
+        lines = [head or 'nothing was clipped or dropped', *map(str, self[: self.shown])]
+        more = len(self) - self.shown
+        return '\n  '.join([*lines, f'… and {more:,} more'] if more > 0 else lines)
 
 # %% ../nbs/build/67_autofix.ipynb #06c55b46
 def _clipped(box: Any, width: float, height: float) -> Any:
