@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'HEAD', 'TRAINED', 'COCO', 'ONLY', 'UsageError', 'check_coco', 'check_out', 'stage', 'demo', 'run_pipeline',
            'second_process', 'verify_artifact', 'write_outputs', 'print_verdict', 'demo_html', 'demo_train',
-           'check_split', 'run_training', 'verify_detector', 'print_trained', 'is_coco', 'collection_of_coco',
-           'root_of', 'document_of_coco', 'inspect', 'kind_of', 'convert', 'compare_files', 'make_parser', 'one_line',
-           'main']
+           'check_split', 'run_training', 'verify_detector', 'print_trained', 'is_coco', 'takes_coco', 'about',
+           'collection_of_coco', 'root_of', 'document_of_coco', 'inspect', 'kind_of', 'convert', 'compare_files',
+           'make_parser', 'one_line', 'main']
 
 # %% ../nbs/reference/02_cli.ipynb #4f7f6e4f
 import argparse
@@ -27,7 +27,7 @@ import msgspec
 from .checks import check
 from .coco.text import parse_json, to_utf8
 from .document import FORMAT, Document, Header, layout_of
-from .errors import SerdeError, printable
+from .errors import Limits, SerdeError, printable
 from .files import PathLike, read_file, write_file
 from .values import LOOKING, from_value
 from .wire.format import NOT_WHOLE
@@ -52,7 +52,8 @@ def check_coco(
     from redaction_serde.coco.read import read_coco
 
     reports: list = []
-    read_coco(path, folder, report=reports.append)
+    with about(path):
+        read_coco(path, folder, report=reports.append)
     report = reports[0]
     if not report.annotations:
         raise UsageError(f'{path} has no annotations')
@@ -491,6 +492,7 @@ def print_trained(
 
 # %% ../nbs/reference/02_cli.ipynb #4f6992cb
 COCO = 'coco'
+_COCO_SUFFIX = '.coco.json'
 ONLY = ('boxes', 'masks', 'keypoints')
 
 
@@ -517,6 +519,53 @@ def is_coco(
     except NOT_WHOLE:
         return FORMAT.encode() not in text[:200]  # the reader of COCO says what is wrong with it
     return keys.format != FORMAT and bool(bytes(keys.images) or bytes(keys.annotations))
+
+# %% ../nbs/reference/02_cli.ipynb #c1d8f0d2
+_UNSET = {'only': None, 'areas': 'file', 'images': None}  # what options are if nobody gives them
+
+
+def takes_coco(
+    args: Namespace,  # of the command line
+    path: PathLike,  # of a file to read
+    options: Sequence[str] = (),  # of `args`, those that are only for COCO annotations
+) -> bool:
+    "Are these COCO annotations? Raises `UsageError` for options that are only for them, and for what is neither these nor ours."
+    data = read_file(path)
+    if is_coco(data):
+        return True
+    is_foreign_text = data[:1].isascii() and FORMAT.encode() not in data[:200]
+    if is_foreign_text and (_our_format(data) == 'no collection' or _is_other_list(data)):
+        from redaction_serde.coco.rows import parts_of
+
+        try:
+            parts_of(parse_json(data), Limits())  # which raises
+        except SerdeError as e:
+            raise UsageError(f'no saved collection, and {one_line(e)}') from None
+    _refuse(args, options)
+    return False
+
+
+def _refuse(args: Namespace, options: Sequence[str]) -> None:
+    "Raises `UsageError` if somebody gave an option that only says something about COCO annotations."
+    for name in options:
+        if getattr(args, name) != _UNSET[name]:
+            raise UsageError(f'--{name} is for COCO annotations, which this is not')
+
+
+def _is_other_list(data: bytes) -> bool:
+    "Is this a JSON list, but not the article's?"
+    return data.lstrip()[:1] == b'[' and b'{' in data and b'"common"' not in data
+
+
+@contextmanager
+def about(
+    path: PathLike,  # of a file to read
+) -> Iterator[None]:
+    "Let errors name the file that they are about."
+    try:
+        yield
+    except (SerdeError, UsageError) as e:
+        raise UsageError(f'{printable(path)}: {one_line(e)}') from None
 
 # %% ../nbs/reference/02_cli.ipynb #df31b66b
 def collection_of_coco(
@@ -564,12 +613,14 @@ def inspect(
     args: Namespace,  # of the command line
 ) -> int:
     "Say what a file holds, and check it on the way."
-    if is_coco(read_file(args.file)):
-        document, report = document_of_coco(args, args.file)
-        lines = [report.line, *report.notes]
-    else:
-        document = check(args.file)
-        lines = list(_twin_lines(document))
+    lines: list = []
+    with about(args.file):
+        if takes_coco(args, args.file, ('only', 'areas', 'images')):
+            document, report = document_of_coco(args, args.file)
+            lines = [report.line, *report.notes]
+        else:
+            document = check(args.file)
+            lines = list(_twin_lines(document))
     size = Path(args.file).stat().st_size
     print(f'{printable(args.file)}: {len(document.records)} {document.header.kind}, {size} bytes')
     used = Counter(map(layout_of, document.records))
@@ -620,8 +671,11 @@ def kind_of(
 ) -> str:  # 'coco', the name of a format of ours, or 'no collection'
     "What a file is, by its first bytes."
     data = read_file(path)
-    if is_coco(data):
-        return COCO
+    return COCO if is_coco(data) else _our_format(data)
+
+
+def _our_format(data: bytes) -> str:
+    "The name of a format of ours, by the first bytes, or 'no collection'."
     try:
         data = unzip_bytes(data) if data[:2] == b'\x1f\x8b' else data
         wire = wire_of(data)
@@ -649,7 +703,12 @@ def _output_format(args: Namespace) -> str:
     if args.to:
         return args.to if args.to == COCO or not is_zipped(args.output) else args.to + GZIP
     name = Path(args.output).name.lower().removesuffix(GZIP)
-    return COCO if name.endswith(f'.{COCO}.json') else format_of(args.output)
+    if name.endswith(_COCO_SUFFIX):
+        return COCO
+    try:
+        return format_of(args.output)
+    except SerdeError as e:
+        raise UsageError(f'{one_line(e)}; for COCO annotations the name ends in {_COCO_SUFFIX}') from None
 
 
 def convert(
@@ -667,12 +726,13 @@ def convert(
 
 def _to_document(args: Namespace, to: str) -> list:
     "Write a document of ours; what was read, kept, and left out."
-    data, lines = read_file(args.input), []
-    if is_coco(data):
-        document, report = document_of_coco(args, args.input)
-        lines = [report.line, *report.notes]
-    else:
-        document = decode(data)
+    lines: list = []
+    with about(args.input):
+        if takes_coco(args, args.input, ('only', 'areas', 'images')):
+            document, report = document_of_coco(args, args.input)
+            lines = [report.line, *report.notes]
+        else:
+            document = decode(read_file(args.input))
     _tell(f'packing {len(document.records)} records as {to}')
     data = encode(document, to)
     _tell(f'writing {len(data) / 1e6:.1f} MB')
@@ -686,11 +746,12 @@ def _to_coco(args: Namespace) -> list:
     from redaction_serde.records.verbs import load
 
     lines: list = []
-    if is_coco(read_file(args.input)):
-        collection, report = collection_of_coco(args, args.input)
-        lines = [report.line, *report.notes]
-    else:
-        collection = load(args.input, root=args.images)
+    with about(args.input):
+        if takes_coco(args, args.input, ('only', 'areas')):
+            collection, report = collection_of_coco(args, args.input)
+            lines = [report.line, *report.notes]
+        else:
+            collection = load(args.input, root=args.images)
     loss = write_coco(collection, args.output, lossy=args.lossy)
     what = 'predictions' if isinstance(collection, list) else 'records'
     return [*lines, f'{len(collection)} {what}', *repr(loss).splitlines()]
@@ -710,9 +771,18 @@ def compare_files(
     from redaction_serde.records.verbs import load
 
     paths = (args.before, args.after)
-    read = {path: collection_of_coco(args, path)[0] for path in paths if is_coco(read_file(path))}
-    root = next(map(root_of, read.values()), None)  # converted files hold paths relative to it
-    sides = [read[path] if path in read else load(path, root=root) for path in paths]
+    read: dict = {}
+    for path in paths:
+        with about(path):
+            if takes_coco(args, path):
+                read[path] = collection_of_coco(args, path)[0]
+    if not read:
+        _refuse(args, ('only', 'areas'))
+    root = next(map(root_of, read.values()), args.images)  # converted files hold paths relative to it
+    sides = []
+    for path in paths:
+        with about(path):
+            sides.append(read[path] if path in read else load(path, root=root))
     report = compare(*sides)
     print(report)
     return 0 if report else 1
@@ -793,7 +863,7 @@ def _add_convert(commands: Any, coco: Any) -> None:
     about = 'write a saved collection in another format, or as COCO annotations; what cannot be held is refused'
     p = commands.add_parser('convert', parents=[coco], help=about)
     p.add_argument('input', metavar='IN', help='a saved collection, or COCO annotations')
-    suffixes = f'its suffix says the format: .coco.json for COCO annotations, {_SUFFIXES}, each also with {GZIP}'
+    suffixes = f'its suffix says the format: {_COCO_SUFFIX} for COCO annotations, {_SUFFIXES}, each also with {GZIP}'
     p.add_argument('output', metavar='OUT', help=suffixes)
     p.add_argument('--to', choices=(COCO, *WIRES), help='the format, whatever the suffix is')
     p.add_argument('--lossy', action='store_true', help='write COCO also if it cannot hold all, and say what is lost')
@@ -801,6 +871,16 @@ def _add_convert(commands: Any, coco: Any) -> None:
     p.set_defaults(run=convert)
 
 # %% ../nbs/reference/02_cli.ipynb #7d1b28ea
+_OPTIONS = {  # a remedy in Python, and the same on the command line
+    "areas='compute'": '--areas compute',
+    "only='boxes'": '--only boxes',
+    'pass images=': 'pass --images ',
+    'pass about=': 'from Python, pass about=',
+    'load it with verify=False': 'load it in Python with verify=False',
+    'raise Limits(': 'from Python, raise Limits(',
+}
+
+
 def one_line(
     error: Exception,
 ) -> str:
@@ -808,7 +888,10 @@ def one_line(
     if isinstance(error, OSError) and error.filename and error.strerror:
         return printable(f'{error.filename}: {error.strerror}', 2000)
     head, *rest = str(error).strip().split('\n')
-    return printable(' '.join([head, '; '.join(line.strip() for line in rest)]).strip(), 4000)
+    text = ' '.join([head, '; '.join(line.strip() for line in rest)]).strip()
+    for words, option in _OPTIONS.items():
+        text = text.replace(words, option)
+    return printable(text, 4000)
 
 
 def _show_all() -> None:

@@ -251,14 +251,14 @@ def test_what_matters_is_warned_of_where_nobody_listens():
         read_coco(json.dumps(a_file(an_object())).encode())
 
 
-@pytest.mark.parametrize('area', [..., None], ids=['absent', 'null'])
-def test_a_missing_area_has_to_be_asked_for(area):
+@pytest.mark.parametrize('area, said', [(..., 'missing'), (None, 'null')], ids=['absent', 'null'])
+def test_a_missing_area_has_to_be_asked_for(area, said):
     triangle = [[0, 0, 4, 0, 4, 3]]
     runs = {'size': [80, 100], 'counts': [10, 7, 7983]}
-    data = a_file(*(an_object(i, area=area, segmentation=said) for i, said in enumerate([triangle, runs, []])))
-    with pytest.raises(
-        DecodeError, match=r"`area` is missing in 3 of 3 annotations, first at \$.annotations\[0\]; pass"
-    ):
+    masks = enumerate([triangle, runs, []])
+    data = a_file(*(an_object(i, area=area, segmentation=mask) for i, mask in masks))
+    message = rf'`area` is {said} in 3 of 3 annotations, first at \$.annotations\[0\]; pass'
+    with pytest.raises(DecodeError, match=message):
         read(data)
     assert read(data, areas='compute')[0].detection.areas == [6.0, 7, 400]
     assert read(a_file(an_object(area=5)), areas='compute')[0].detection.areas == [5]
@@ -420,12 +420,53 @@ def test_run_lengths_of_another_size_are_refused(size):
         {'size': [80, 100], 'counts': [8000.0]},
         {'size': [80, 100], 'counts': [True] * 8000},
         [[1, None]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [1, 2, 3, 4, 5, 6, 7],
+        [[1, 2, 3, 4, 5, 6], [1]],
     ],
     ids=lambda said: str(said)[:50],
 )
 def test_what_is_no_mask_is_refused(said):
     with pytest.raises(DecodeError, match='`segmentation`'):
         read(a_file(an_object(segmentation=said)))
+
+
+@pytest.mark.parametrize('said', [[[1, 1, 4, 4]], [[1, 1]], [[]], [1, 1, 4, 4], [[1, 1, 4, 4], [1, 1, 4, 1, 4, 4]]])
+def test_polygons_that_enclose_nothing_are_kept_and_said(said):
+    data = a_file(an_object(), an_object(id=2, segmentation=said))
+    notes = report_of(data).notes
+    assert any('less than three points in 1 of 2 annotations, first at $.annotations[1]' in note for note in notes)
+    assert_comes_back(data)
+
+
+@pytest.mark.parametrize('name', ['a\0b.png', '\0'])
+def test_a_zero_byte_in_a_name_is_said_where_it_stands(name):
+    data = a_file(an_object())
+    data['images'][0]['file_name'] = name
+    with pytest.raises(DecodeError, match=r'zero byte.*\$.images\[0\]'):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    'key, meant', [('anotations', True), ('annotation', True), ('Annotations', True), ('x', False)]
+)
+def test_a_file_without_annotations_says_so(key, meant):
+    data = a_file()
+    data[key] = data.pop('annotations')
+    note = next(note for note in report_of(data).notes if 'no `annotations`' in note)
+    assert (key in note) == meant
+
+
+def test_null_is_called_null():
+    with pytest.raises(DecodeError, match='`area` is null in 1 of 2') as e:
+        read(a_file(an_object(area=None), an_object(id=2)))
+    assert 'missing' not in str(e.value)
+
+
+def test_texts_are_counted_whatever_is_in_them():
+    data = a_file(an_object(note='a "quoted" \\ back\\"slash \u2028', more={'': '', '\\': ['"']}))
+    for text in (json.dumps(data), json.dumps(data, ensure_ascii=False, indent=3)):
+        assert difference(data, again(quiet(text.encode()))) is None
 
 
 def test_run_lengths_where_no_size_is_known():
@@ -482,6 +523,11 @@ def test_encodings(encode):
         (b'[' * 200_000, 'nested too deeply'),
         (b'{"images": [' + b'9' * 5000 + b']}', ''),
         (b'{"images": [], "a": 1e999}', '64-bit float'),
+        (b'{"images": [], "images": []}', "'images' stands twice in one object"),
+        (b'{"images": [],\n "a": [{"b": 1, "\\u0062": 1}]}', 'at `line 2, column 17`'),
+        (b'{"images": [], "a": {"b": "\\"", "c": [{"d": 1}, {"d": 1, "e": 2, "d": 1}]}}', "'d' stands twice"),
+        (b'{"images": [], "annotations": [{"id": 1, "image_id": 1, "caption": "a"}]}', 'captions'),
+        (b'{"images": [], "annotations": [{"image_id": 1, "segments_info": []}]}', 'panoptic'),
         (gzip.compress(b'{"images": []}')[:-4], 'gzip'),
         (b'\xff\xfe{', 'UTF-16'),
         (b'\x80\x04N.', 'not UTF-8'),
@@ -992,6 +1038,9 @@ def files(draw):
     }
 
 
+polygons = st.lists(st.tuples(numbers, numbers), max_size=4).map(lambda points: [side for xy in points for side in xy])
+
+
 @st.composite
 def annotation(draw, images, categories):
     entry = {
@@ -1006,7 +1055,7 @@ def annotation(draw, images, categories):
         'id': st.integers(0, 9) | st.none() | st.sampled_from(['x']),
         'iscrowd': st.sampled_from([0, 1, True, None]),
         'segmentation': st.sampled_from([[], None, runs, {**runs, 'counts': '88'}, {**runs, 'x': 1}])
-        | st.lists(st.lists(numbers, max_size=8), max_size=2),
+        | st.lists(polygons, max_size=2),
         'keypoints': st.sampled_from([[], None]) | st.lists(numbers, min_size=6, max_size=6),
         'num_keypoints': st.sampled_from([0, 1, 2, None]),
     }

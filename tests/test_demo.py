@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from redaction_serde import cli
-from redaction_serde.wire.registry import FORMATS
+from redaction_serde.document import Document, Header
+from redaction_serde.wire.registry import FORMATS, encode
 
 
 def run(*args, **kw):
@@ -208,9 +210,10 @@ def test_output_folder_that_cannot_be_written(tmp_path, capsys):
     [
         ('', 'empty'),
         ('{"format":"redaction-serde","version":"7.0"}', 'version 7.0'),
-        ('{"a": 1', 'not whole JSON'),
-        ('{"a": 1}', 'not a redaction-serde document'),
-        ('hello', 'not a redaction-serde document'),
+        ('{"a": 1', 'no saved collection, and the file ends in the middle'),
+        ('{"a": 1}', 'no saved collection, and not a COCO file'),
+        ('hello', 'no saved collection, and not JSON'),
+        ('\x95', 'not a redaction-serde document'),
     ],
 )
 def test_inspect_refuses(content, words, tmp_path, capsys):
@@ -399,3 +402,59 @@ def test_real_coco_through_every_format(name, format, real_data, tmp_path):
     assert cli.main(['convert', str(tmp_path / f'a.{format}'), str(tmp_path / 'b.coco.json')]) == 0
     report = same_file(source, tmp_path / 'b.coco.json')
     assert report, report.differences[:5]
+
+
+# --- options and messages of the commands that work on files
+
+PYTHON_ONLY = re.compile(r"areas='compute'|only='boxes'")
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('', 'the file is empty'),
+        ('{}', 'found dict of 0'),
+        ('<html></html>', 'web page'),
+        ('[{"image_id": 1, "score": 0.5}]', 'list of results'),
+        ('{"shapes": []}', 'labelme'),
+        ('hello', 'not JSON'),
+    ],
+)
+@pytest.mark.parametrize('command', ['inspect', 'convert', 'compare'])
+def test_what_is_no_collection_is_told_what_it_is(tmp_path, capsys, text, words, command):
+    path = tmp_path / 'it.json'
+    path.write_text(text)
+    rest = {'inspect': [], 'convert': [str(tmp_path / 'out.msgpack')], 'compare': [str(path)]}[command]
+    assert cli.main([command, str(path), *rest]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.startswith(f'redaction-serde: {path}: no saved collection, and ') and said.count('\n') == 1
+    assert [p.name for p in tmp_path.iterdir()] == ['it.json']
+
+
+@pytest.mark.parametrize('option', [['--only', 'boxes'], ['--areas', 'compute'], ['--images', '.']])
+@pytest.mark.parametrize('command', ['inspect', 'convert'])
+def test_options_for_coco_are_refused_elsewhere(tmp_path, capsys, option, command):
+    path = tmp_path / 'it.json'
+    path.write_bytes(encode(Document(Header(layouts=[]), [])))
+    rest = [str(tmp_path / 'out.msgpack')] if command == 'convert' else []
+    assert cli.main([command, str(path), *rest, *option]) == 2
+    assert f'{option[0]} is for COCO annotations' in capsys.readouterr().err
+    assert cli.main([command, str(path), *rest]) == 0
+
+
+def test_remedies_are_options(tmp_path, capsys):
+    path = tmp_path / 'it.json'
+    entry = {'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 2, 2]}
+    image = {'id': 1, 'file_name': 'a.png', 'width': 9, 'height': 9}
+    path.write_text(json.dumps({'images': [image], 'annotations': [entry], 'categories': [{'id': 1, 'name': 'a'}]}))
+    assert cli.main(['inspect', str(path)]) == 2
+    said = capsys.readouterr().err
+    assert 'pass --areas compute' in said and not PYTHON_ONLY.search(said)
+    assert cli.main(['inspect', str(path), '--areas', 'compute']) == 0
+
+
+def test_the_suffix_of_coco_is_named(tmp_path, capsys):
+    path = tmp_path / 'it.json'
+    path.write_text('{"images": [], "annotations": [], "categories": []}')
+    assert cli.main(['convert', str(path), str(tmp_path / 'out.foo')]) == 2
+    assert '.coco.json' in capsys.readouterr().err

@@ -112,8 +112,9 @@ class Faults(_Problems):
         if set(map(type, values)) <= set(kinds):
             return values
         absent = {UnsetType, type(None)} - set(kinds)
-        missing = [i for i, value in enumerate(values) if type(value) in absent]
-        self.add(section, len(rows), missing, f'`{field}` is missing', remedy)
+        for kind, said in ((UnsetType, 'missing'), (type(None), 'null')):
+            lacking = [i for i, v in enumerate(values) if type(v) is kind and kind in absent]
+            self.add(section, len(rows), lacking, f'`{field}` is {said}', remedy)
         wrong = [i for i, v in enumerate(values) if type(v) not in kinds and type(v) not in absent]
         if wrong:
             found = f'`{field}` is not {expected} (found {shown(values[wrong[0]])})'

@@ -19,7 +19,7 @@ from msgspec import UNSET, Struct
 from .blanks import Mould, new_record
 from .checks import Faults, column, shown
 from .images import ImageSize, Located, look_for, open_all
-from .masks import check_masks
+from .masks import check_masks, note_slivers
 from .objects import Objects, fill, members_of, read_objects, said_of, taker
 from .rows import Checked, Columns, File, check_file, parts_of
 from .text import parse_json
@@ -235,6 +235,7 @@ def _read(
     own = [size_of[id] for id in columns.image_ids]
     check_masks(columns.segmentations, own.__getitem__, faults)
     faults.stop()
+    note_slivers(columns.segmentations, notes)
     dropped = set(left_out)
     rows = file.annotations
     objects = read_objects(rows, columns, checked.categories, own, dropped, faults, notes)

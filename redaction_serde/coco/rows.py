@@ -6,6 +6,7 @@
 __all__ = ['File', 'parts_of', 'Columns', 'Checked', 'check_file']
 
 # %% ../../nbs/build/57_coco_rows.ipynb #f1809591
+from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
@@ -40,6 +41,10 @@ def parts_of(
         if not isinstance(rows, list) or not {dict}.issuperset(map(type, rows)):
             raise DecodeError(f'expected a list of objects, found {shown(rows)}', f'$.{name}')
         lists[name] = rows
+    first = lists['annotations'][0] if lists['annotations'] else {}
+    for key in _BOXLESS:
+        if key in first and 'bbox' not in first:
+            raise DecodeError(f'not a COCO file of objects: {_OTHERS[key]}', '$.annotations[0]')
     if len(lists['images']) > limits.records:
         count = f'{len(lists["images"]):,} images'
         limit = f'{limits.records:,}; raise Limits(records=…)'
@@ -56,7 +61,9 @@ _OTHERS = {  # a key, and what has it
     '_via_img_metadata': 'this is a project of the VGG annotator; export it as COCO',
     'redaction-serde': 'this is a document of redaction_serde; read it with redaction_serde.load',
     'segments_info': 'these are panoptic segments, which have no boxes',
+    'caption': 'these are captions, which have no boxes',
 }
+_BOXLESS = ('segments_info', 'caption')
 
 
 def _another_format(data: Any) -> str:
@@ -86,6 +93,9 @@ def _check_images(images: list[dict], faults: Faults) -> tuple[list, list]:
     _check_depth('images', images, faults)
     empty = [i for i, name in enumerate(names) if name == '']
     faults.add('images', len(images), empty, '`file_name` is empty', 'write the name of the file')
+    zero = [i for i, name in enumerate(names) if isinstance(name, str) and '\0' in name]
+    what = '`file_name` has a zero byte, which no file has in its name'
+    faults.add('images', len(images), zero, what, 'write the name of the file')
     if not faults.problems:
         _check_twins(ids, names, faults)
     return ids, names
@@ -246,6 +256,7 @@ def check_file(
     notes: list[str],  # gathers what a reader should know
 ) -> Checked:
     "Everything but masks and places of images, if it is in order. Raises `DecodeError` if not."
+    _note_absence(file, notes)
     ids, names = _check_images(file.images, faults)
     categories = read_categories(file.categories, faults, notes)
     columns = _check_annotations(file.annotations, areas, faults)
@@ -259,6 +270,15 @@ def check_file(
     _check_points(columns, categories, faults)
     faults.stop()
     return Checked(ids, names, categories, columns)
+
+
+def _note_absence(file: File, notes: list[str]) -> None:
+    "Note that there is no list of annotations, and which key may have been meant."
+    if 'annotations' not in file.absent:
+        return
+    alike = get_close_matches('annotations', file.rest, 1)
+    meant = f'; is it {shown(alike[0])}?' if alike else ''
+    notes.append(f'the file has no `annotations`: its images are read without objects{meant}')
 
 
 def _check_meaning(ids: list, ambiguous: set, faults: Faults) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from .checks import shown
 from ..errors import DecodeError, Limits
 from ..files import read_bounded
 from ..wire.format import check_size
@@ -141,14 +142,50 @@ def _syntax_error(text: bytes, error: Exception) -> DecodeError:
     place = _line_and_column(text, at)
     return DecodeError(f'not JSON: {what}; {_remedy(text, at, said)}', place)
 
+# %% ../../nbs/build/51_coco_text.ipynb #a6e1ff6c
+def _texts_in(text: bytes) -> int:
+    "How many texts there are in JSON, keys among them."
+    if b'\\' in text:
+        text = re.sub(rb'\\.', b'', text)  # a backslash stands only in a text, before what it escapes
+    return text.count(b'"') // 2
+
+# %% ../../nbs/build/51_coco_text.ipynb #37b279c7
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]')
+
+
+def _twin_key(text: bytes) -> DecodeError:
+    "The error for JSON in which an object has a key twice."
+    opened: list[set | None] = [None]  # the keys of each open object; None for a list
+    comes_key = False
+    for mark in _MARKS.finditer(text):
+        kind = mark[0][:1]
+        if comes_key and kind == b'"':
+            key, keys = msgspec.json.decode(mark[0]), opened[-1]
+            assert keys is not None  # or no key could come
+            if key in keys:
+                found = f'the key {shown(key)} stands twice in one object'
+                place = _line_and_column(text, mark.start())
+                return DecodeError(f'{found}; which value is meant? Remove the other', place)
+            keys.add(key)
+        elif kind in b'{[':
+            opened.append(set() if kind == b'{' else None)
+        elif kind in b'}]':
+            opened.pop()
+        comes_key = kind in b'{,' and opened[-1] is not None
+    return DecodeError('a key stands twice in one object')
+
 # %% ../../nbs/build/51_coco_text.ipynb #290138a3
 def parse_json(
     data: bytes,  # a file as it is on disk
     limits: Limits = Limits(),  # `bytes` is looked at
-) -> Any:  # dicts, lists, text and numbers; integers of any length, floats bit for bit
+) -> Any:  # dicts, lists, text and numbers; integers of any length, fractions as 64-bit floats
     "The data in a JSON file, gzipped or not. Raises `DecodeError` with line and remedy."
     text = to_utf8(data, limits)
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
+        is_whole = _texts_in(text) == _texts_in(msgspec.json.encode(value))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise _syntax_error(text, e) from None
+    if not is_whole:
+        raise _twin_key(text)
+    return value
