@@ -29,7 +29,6 @@ from .coco.text import parse_json, to_utf8
 from .document import FORMAT, Document, Header, layout_of
 from .errors import Limits, SerdeError, printable
 from .files import PathLike, read_file, write_file
-from .values import LOOKING, from_value
 from .wire.format import NOT_WHOLE
 from .wire.json import check_mark
 from .wire.registry import GZIP, WIRES, decode, encode, format_of, is_zipped, unzip_bytes, wire_of
@@ -637,16 +636,22 @@ def _twin_lines(document: Document) -> Iterator[str]:
         return
     ids, numbers = [], []
     for view in document:
-        ids.append(from_value(getattr(vars(view).get('common'), 'record_id', None), reading=LOOKING))
+        ids.append(getattr(vars(view).get('common'), 'record_id', None))
         said = vars(view).get('attrs', {}).get('coco')
         found = said.get('ids') if isinstance(said, dict) else None
-        numbers += [id for id in found if type(id) in (int, str)] if isinstance(found, list) else []
-    for what, counted in (('records', Counter(ids)), ('annotations', Counter(numbers))):
-        twins = [id for id, count in counted.items() if count > 1]
-        if twins:
-            count = counted.total() - len(counted)
-            remedy = "merge([collection], clashes='renumber') gives them new ones"
-            yield f'{what} with the id of another: {count:,}, first {printable(repr(twins[0]), 60)}; {remedy}'
+        numbers += [id for id in found if id is not None] if isinstance(found, list) else []
+    yield from _twins('records', ids)
+    yield from _twins('annotations', numbers)
+
+
+def _twins(what: str, ids: list) -> Iterator[str]:
+    "A line if some ids, which may be any plain data, are there more than once."
+    counts = Counter(map(msgspec.msgpack.encode, ids))
+    twins = [id for id, count in counts.items() if count > 1]
+    if twins:
+        first = printable(repr(msgspec.msgpack.decode(twins[0])), 60)
+        remedy = "merge([collection], clashes='renumber') gives them new ones"
+        yield f'{what} with the id of another: {len(ids) - len(counts):,}, first {first}; {remedy}'
 
 
 def _layout_lines(header: Header, used: Counter) -> Iterator[str]:
