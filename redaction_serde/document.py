@@ -433,16 +433,17 @@ _OF_BOXES = {  # column -> the component and the field that say it
 _OF_RECORDS = ('record', 'record_id', 'filepath', 'task')
 
 
-def _column(values: Any, count: int) -> list:
+def _column(data: Any, count: int) -> list:
     "A value for each of `count` boxes. Raises ValueError if there are more or fewer."
-    values = from_value(values)
-    values = values.tolist() if hasattr(values, 'tolist') else values
-    if values is None or values == []:
+    values = from_value(data)
+    is_list = isinstance(values, (list, tuple))
+    shape = (len(values),) if is_list else tuple(getattr(values, 'shape', ()))
+    if values is None or shape == (0,):
         return [None] * count
-    if not isinstance(values, (list, tuple)) or len(values) != count:
-        found = len(values) if isinstance(values, (list, tuple)) else type(values).__name__
-        raise ValueError(f'found {found}, expected one value for each of {count} boxes; load the file and mend it')
-    return list(values)
+    if shape != (count,):  # looked at before it is unrolled: nothing times a billion is nothing
+        found = f'{shape[0]} values' if len(shape) == 1 else f'a {type(values).__name__} of shape {shape}'
+        raise ValueError(f'found {found}, expected one for each of {count} boxes; load the file and mend it')
+    return list(values) if is_list else values.tolist()
 
 # %% ../nbs/build/12_document.ipynb #9c7f34dc
 def _box_columns(said: dict[str, Any], components: tuple, place: str, problems: Problems) -> dict[str, list]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import redaction_serde as rs
@@ -12,8 +13,10 @@ from redaction_serde.boxes import boxes_of, record_id, records_of
 from redaction_serde.errors import DecodeError, SerdeError
 from redaction_serde.lessons.cases import CASES
 from redaction_serde.values import scalar
+from redaction_serde.wire.registry import decode
 
-from icevision.core import AreasRecordComponent
+from icevision import tasks
+from icevision.core import AreasRecordComponent, ScoresRecordComponent
 from icevision.data import FixedSplitter, RandomSplitter, SingleSplitSplitter
 
 
@@ -66,6 +69,17 @@ def test_a_table_of_what_stands_aside_is_refused(pages):
     with pytest.raises(DecodeError, match=r'something else than a list .* at `\$.records\[2\].detection.areas`'):
         rs.to_document(pages).boxes()
     assert rs.to_document(pages)[2].detection.extras.keys() == {'Areas'}
+
+
+def test_a_table_unrolls_no_more_than_there_is(pages):
+    """An array of no bytes may have a billion rows."""
+    pages[0].add_component(ScoresRecordComponent(task=tasks.detection))
+    pages[0].detection.set_scores(np.zeros((0, 3)))
+    text = rs.dumps(pages).replace(b'"shape":[0,3]', b'"shape":[1000000000,0]')
+    document = decode(text, verify=False)
+    assert document[0].detection.scores['$ndarray']['shape'] == [1000000000, 0]
+    with pytest.raises(DecodeError, match='a ndarray of shape'):
+        document.boxes()
 
 
 def test_looking_is_light(pages, tmp_path):
