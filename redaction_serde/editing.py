@@ -45,7 +45,9 @@ def rebuilt(
     collection: RecordCollection,
     twins: dict[int, BaseRecord],  # by the `id` of a record, what stands in its place; without one it leaves
 ) -> RecordCollection:
-    "A collection like another, of other records."
+    "A collection like another, of other records. Raises TypeError for what is no collection."
+    if not isinstance(collection, RecordCollection):
+        raise TypeError(f'expected a RecordCollection, found {type(collection).__name__}')
     new = type(collection)(collection.create_record_fn)
     vars(new).update(deepcopy(own_attributes(collection)))
     old = collection._records

@@ -17,6 +17,7 @@ from .compat import prepare_icevision
 from .editing import copy_of, own_attributes
 from .errors import EncodeError, Problems, printable
 from .fidelity import Difference, compare
+from .values import INT_RANGE
 
 # %% ../nbs/build/68_merging.ipynb #c4015ce3
 _ = prepare_icevision()
@@ -42,7 +43,8 @@ class _Ids:
         self.what = what  # such as 'record ids'
         self.known = set(filter(_has_hash, ids))
         self.taken: set = set()
-        self.free = number_after(ids)
+        after = number_after(ids)
+        self.free = after if after in INT_RANGE else 1  # no document can hold a larger number
         self.clashes: list[tuple[str, Any]] = []  # place and id
         self.unusable: list[tuple[str, Any]] = []
 
