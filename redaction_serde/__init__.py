@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         VersionError,
     )
     from redaction_serde.fidelity import compare, round_trip
+    from redaction_serde.records.build import ImagesWarning
     from redaction_serde.records.classes import register_component
     from redaction_serde.records.pack import to_document
     from redaction_serde.records.parse import parse_coco
@@ -64,6 +65,7 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
         'VersionError',
     ),
     'fidelity': ('compare', 'round_trip'),
+    'records.build': ('ImagesWarning',),
     'records.classes': ('register_component',),
     'records.pack': ('to_document',),
     'records.parse': ('parse_coco',),
