@@ -312,5 +312,19 @@ def test_what_was_loaded_is_young(tmp_path):
     assert not any(id(record) in oldest for record in found)
 
 
+def test_what_is_replaced_keeps_what_is_not_content(tmp_path):
+    path, link = tmp_path / f'{"n" * 240}.json', tmp_path / 'link.json'
+    save(OLD, path)
+    path.chmod(0o600)
+    link.symlink_to(path)
+    save(NEW, link)
+    assert link.is_symlink() and which(load(path)) == 'new' and path.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(tmp_path / 'pipe.json')
+    with pytest.raises(SerdeError, match='only regular files are replaced'):
+        save(NEW, tmp_path / 'pipe.json')
+    with pytest.raises(FileNotFoundError, match='the folder does not exist'):
+        save(NEW, tmp_path / 'missing' / 'd.json')
+
+
 def test_table():
     print('\n' + '\n'.join(TABLE))
