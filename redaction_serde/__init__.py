@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from redaction_serde.fidelity import compare, round_trip
     from redaction_serde.merging import merge
+    from redaction_serde.records.build import ImagesWarning
     from redaction_serde.records.classes import register_component
     from redaction_serde.records.pack import to_document
     from redaction_serde.records.parse import parse_coco
@@ -70,6 +71,7 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
     ),
     'fidelity': ('compare', 'round_trip'),
     'merging': ('merge',),
+    'records.build': ('ImagesWarning',),
     'records.classes': ('register_component',),
     'records.pack': ('to_document',),
     'records.parse': ('parse_coco',),

@@ -20,23 +20,19 @@ from .errors import EncodeError, Limits, SerdeError, over_limit
 PathLike = Union[str, os.PathLike]
 
 # %% ../nbs/build/13_files.ipynb #4736f6f6
+def _at_once(path: str, flags: int) -> int:
+    "Open a file without waiting for anybody, as for the other end of a pipe."
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
+
+
 @contextmanager
 def opened(
     path: PathLike,  # of a regular file
 ) -> Iterator[BinaryIO]:
-    "A file, open for reading. Raises OSError, or `SerdeError` if it is a folder, a device or a pipe."
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
+    "A file, open for reading. Raises OSError, or `SerdeError` if it is a device or a pipe."
+    with open(path, 'rb', opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise SerdeError('this is a device or a pipe; only regular files are read', str(path))
-        file = os.fdopen(descriptor, 'rb')
-    except BaseException:
-        os.close(descriptor)
-        raise
-    with file:
         yield file
 
 # %% ../nbs/build/13_files.ipynb #a6c70ccf

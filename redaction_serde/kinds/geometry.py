@@ -124,6 +124,7 @@ class ImageSize(Kind):
         'height': ('number', 'none'),
         'original_img_size': ('list', 'tuple', 'none'),
     }
+    told_by = {'img_size': ('size',), 'width': ('size',), 'height': ('size',), 'original_img_size': ('original_size',)}
     fields = (
         Field('size', Union[Size, None], None, 'width, height in pixels'),
         Field('original_size', Union[Size, UnsetType], UNSET, 'width, height before transforms, in pixels'),

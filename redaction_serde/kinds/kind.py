@@ -10,7 +10,7 @@ __all__ = ['Whole', 'Number', 'REQUIRED', 'NUMBERS', 'COUNTS', 'INTS', 'Field', 
 from itertools import accumulate, chain
 from typing import Annotated, Any, Iterable, Optional, Union, get_args, get_origin
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from ..values import INT_RANGE, scalar
 
@@ -219,6 +219,7 @@ class Kind:
     fields: tuple = ()
     together: tuple = ()  # names of attributes of which a component lacks all or none
     odd: dict = {}  # attribute -> words for the classes of value that may be put aside
+    told_by: dict = {}  # attribute -> names of the fields that tell it, where this is not one of its own name
     each: tuple = ()  # names of attributes that hold one value for each object
     shares: str = ''  # 'class_maps' or 'keypoints', if values refer to that list of the header
 
@@ -262,6 +263,14 @@ class Kind:
             return None
         expected = f', or a value of class {", ".join(allowed)}' if allowed else ''
         return f'found a value of class {class_of(value)} as {attribute}, expected one for its field{expected}'
+
+    def told(self, attribute: str, said: dict) -> Optional[str]:
+        "The name of a field that tells an attribute, of those that are said; None if none does, as where a value stands aside."
+        for name in self.told_by.get(attribute, (attribute,)):
+            value = said.get(name)
+            if value is not None and value is not UNSET and value is not False and value != []:
+                return name
+        return None
 
     def odd_value(self, attribute: str, value: Any, root: Any) -> Any:
         "What an attribute is set to, for a value that stood aside."

@@ -176,6 +176,7 @@ class Masks(Kind):
     attributes = {'masks': _NO_MASKS, 'mask_parts': _NO_MASKS, 'mask_array': None}
     each = ('masks', 'mask_array')
     together = ('masks', 'mask_parts')
+    told_by = {'mask_parts': ('masks',)}
     odd = {'mask_array': ('ndarray', 'list', 'tuple')}
     fields = (
         Field('masks', list[Mask], about='parts of the mask, of any mask class'),

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['NOT_WHOLE', 'BAD_DATA', 'VERSION_TEXT', 'Wire', 'guarded', 'find_unholdable', 'unholdable', 'version_text',
-           'check_version', 'bad_checksum', 'check_size', 'explain', 'explained', 'header_of']
+           'check_version', 'bad_checksum', 'check_size', 'explain', 'explained', 'Keys', 'header_of']
 
 # %% ../../nbs/build/14_wire_format.ipynb #4aa72314
 import re
+from collections import Counter
 from functools import wraps
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_problems, version_of
 from redaction_serde.errors import (
@@ -25,7 +26,7 @@ from redaction_serde.errors import (
     over_limit,
     printable,
 )
-from ..values import INT_RANGE
+from ..values import INT_RANGE, MAX_DEPTH, show_place
 
 # %% ../../nbs/build/14_wire_format.ipynb #fc611523
 NOT_WHOLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # msgspec, for bytes that it cannot parse
@@ -223,6 +224,56 @@ def explained(
         return DecodeError(problems)
     newer = f'the document is of version {version[0]}.{version[1]}, this library writes {VERSION_TEXT}: update redaction_serde'
     return VersionError([Problem(p.path, f'{p.message} ({newer})') for p in problems])
+
+# %% ../../nbs/build/14_wire_format.ipynb #e9dda9d7
+class _Key:
+    "A key of a map. No two are equal, so that a dict keeps both where one stands twice."
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+_PARTS: Any = Union[dict[_Key, Raw], list[Raw]]
+_DEEPEST = 4 * MAX_DEPTH  # what is nested deeper is refused whatever its keys are
+
+# %% ../../nbs/build/14_wire_format.ipynb #63a941d9
+class Keys:
+    "Looks for a key that stands twice in one map."
+
+    def __init__(
+        self,
+        codec: Any,  # msgspec's module of the format: `decode`, `encode`, `Decoder`
+        brace: bytes = b'',  # what stands in the bytes of every map, if there is such a sign
+    ):
+        self._encode = codec.encode
+        self._parts = codec.Decoder(_PARTS, dec_hook=lambda _, key: _Key(key)).decode
+        self._brace = brace
+
+    def check(self, data: bytes, value: Any, path: str = '$') -> None:
+        "Raises `DecodeError` with its place if a key stands twice in bytes, of which a value was read."
+        try:
+            if self._encode(value) == data:
+                return
+        except (OverflowError, ValueError, TypeError, RecursionError):
+            pass  # it cannot be written, so it was not written by us
+        self.search(data, path)
+
+    def search(self, data: Any, place: Any = '$', depth: int = 0) -> None:
+        "The same for bytes that are not as we write them."
+        if depth > _DEEPEST or self._brace not in bytes(data):
+            return
+        try:
+            parts = self._parts(data)
+        except msgspec.ValidationError:
+            return  # neither a map nor a list
+        steps: Any = range(len(parts))
+        if isinstance(parts, dict):
+            steps, parts = [key.value for key in parts], list(parts.values())
+            if len(set(steps)) < len(steps):
+                twice = Counter(steps).most_common(1)[0][0]
+                raise DecodeError(f'the key {printable(repr(twice), 60)} stands twice in one object', show_place(place))
+        for step, part in zip(steps, parts):
+            self.search(part, (place, step), depth + 1)
 
 # %% ../../nbs/build/14_wire_format.ipynb #5a0fca34
 def header_of(

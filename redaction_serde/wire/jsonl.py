@@ -31,7 +31,17 @@ from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_lim
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
 from .format import NOT_WHOLE, Wire, bad_checksum, explained, version_text
-from .json import RowReader, charged, check_mark, header_fields, header_in, json_lines, json_value
+from redaction_serde.wire.json import (
+    JSON_KEYS,
+    RowReader,
+    charged,
+    check_mark,
+    checked_blocks,
+    header_fields,
+    header_in,
+    json_lines,
+    json_value,
+)
 
 # %% ../../nbs/build/16_json_lines.ipynb #067555da
 _PREFIX = f'{{"format":"{FORMAT}",'.encode()
@@ -223,19 +233,20 @@ class _Reading:
         if not batch:
             self.start = (self.count, self.lines.number)
         if self.only in (None, self.count):
-            batch.append(line)
+            batch.append(line[:-1])  # without its line break
         self.count += 1
 
     def _blocks(self, batch: list) -> Iterator:
         "Blocks of the records of some lines, which have been paid for."
         try:
-            rows, kept = self.reader.many(batch), range(len(batch))
+            blocks, kept = checked_blocks(self.reader.many(batch), batch, self.header), range(len(batch))
         except (*NOT_WHOLE, ValueError):
             rows, kept = self._one_by_one(batch)
+            blocks = list(row_blocks(rows, self.header))
         if self.recover:
             self.kept += [self.start[0] + i for i in kept]
         self.budget.size = self.lines.size
-        return charged(row_blocks(rows, self.header), self.budget)
+        return charged(blocks, self.budget)
 
     def _one_by_one(self, batch: list) -> tuple:
         "The records of some lines, and which of the lines these are."
@@ -275,6 +286,7 @@ class _Reading:
     def _define(self, line: bytes) -> None:
         try:
             more = msgspec.json.decode(line, type=_Define).define
+            JSON_KEYS.search(line)
         except NOT_WHOLE as e:
             raise DecodeError(f'not a valid definition: {e}') from None
         for name in SHARED:
@@ -284,6 +296,7 @@ class _Reading:
     def _end(self, line: bytes) -> None:
         try:
             end = msgspec.json.decode(line, type=_EndLine).end
+            JSON_KEYS.search(line)
         except NOT_WHOLE as e:
             raise DecodeError(f'not a valid last line: {e}') from None
         self.header.index, self.header.pairs = end.index, end.pairs
@@ -338,7 +351,9 @@ def _first_line(line: bytes) -> _LinesHeader:
     "What the first line says. Raises `DecodeError` if it is not that of a document that we read."
     try:
         version = check_mark(line)
-        return msgspec.json.decode(line, type=_LinesHeader)
+        header = msgspec.json.decode(line, type=_LinesHeader)
+        JSON_KEYS.search(line)
+        return header
     except msgspec.ValidationError as e:
         raise explained(line, _LinesHeader, e, version) from None
     except NOT_WHOLE as e:
