@@ -100,7 +100,7 @@ def _check_budget(places: Places, file: _Mapped) -> None:
         except msgspec.MsgspecError:
             continue  # it will be refused when it is read
 
-# %% ../nbs/build/71_opened.ipynb #01819d15
+# %% ../nbs/build/71_opened.ipynb #2f4a4135
 class _Source:
     "The records of a file, by their positions in it."
 
@@ -139,33 +139,38 @@ class _Source:
     def record(self, i: int) -> Any:
         "An icevision record."
         row = self.row(i)
-        return self._built([Block(self._shapes[layout_of(row)], rows=[row])], i)[0]
+        return self._built(Block(self._shapes[layout_of(row)], rows=[row]), i)[0]
 
     def records(self, positions: Sequence) -> list:
         "Records that are built together, which takes half the time. Raises an error whose place may be another's."
-        return self._built(list(row_blocks(list(map(self.row, positions)), self.header)), positions[0])
+        from redaction_serde.records.build import gc_paused
 
-    def _built(self, blocks: list, i: int) -> list:
-        from redaction_serde.records.build import build_batch  # which imports icevision
+        rows, found = list(map(self.row, positions)), []
+        with gc_paused():
+            for block in row_blocks(rows, self.header):
+                found += self._built(block, positions[len(found)])
+        return found
 
+    def _built(self, block: Block, i: int) -> list:
+        "The records of a block, of which the first is at a position."
         builder = self._builder()
-        builder.done = i
-        try:
-            records = build_batch(blocks, builder)
-            builder.check()
-        except SerdeError:
+        builder.done, builder.ids = i, []
+        records = builder.records(block)
+        if builder.problems:
             del self._local.builder  # which remembers what was wrong
-            raise
-        builder.ids.clear()
+            builder.check()
         return records
 
     def _builder(self) -> Any:
         "What builds records in this thread."
-        if not hasattr(self._local, 'builder'):
-            from redaction_serde.records.build import Builder
+        try:
+            return self._local.builder
+        except AttributeError:
+            pass
+        from redaction_serde.records.build import Builder
 
-            options = {name: self.options[name] for name in ('root', 'keypoints', 'images_dir', 'limits')}
-            self._local.builder = Builder(self.header, **options)
+        options = {name: self.options[name] for name in ('root', 'keypoints', 'images_dir', 'limits')}
+        self._local.builder = Builder(self.header, **options)
         return self._local.builder
 
     @cached_property

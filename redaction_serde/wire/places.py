@@ -21,7 +21,7 @@ from ..files import PathLike, read_file, write_file
 from .format import NOT_WHOLE
 from .json import bad_comma
 
-# %% ../../nbs/build/70_places.ipynb #cc1e6b60
+# %% ../../nbs/build/70_places.ipynb #d4fb9f0d
 class Places:
     "Where each record of a document stands, and its header."
 
@@ -48,6 +48,8 @@ class Places:
         i: int,  # position of a record
     ) -> int:
         "How many layouts a record may refer to."
+        if i >= self._from[-1]:
+            return self.known[-1][1]
         return self.known[bisect_right(self._from, i) - 1][1]
 
     def without(
