@@ -427,7 +427,11 @@ def test_what_is_no_collection_is_told_what_it_is(tmp_path, capsys, text, words,
     rest = {'inspect': [], 'convert': [str(tmp_path / 'out.msgpack')], 'compare': [str(path)]}[command]
     assert cli.main([command, str(path), *rest]) == 2
     said = capsys.readouterr().err
-    assert words in said and said.startswith(f'redaction-serde: {path}: no saved collection, and ') and said.count('\n') == 1
+    assert (
+        words in said
+        and said.startswith(f'redaction-serde: {path}: no saved collection, and ')
+        and said.count('\n') == 1
+    )
     assert [p.name for p in tmp_path.iterdir()] == ['it.json']
 
 
