@@ -405,10 +405,10 @@ def check_split(
     images: PathLike,
 ) -> None:
     "See that there are pages to learn from and pages to be tested on. Raises `UsageError` if not."
+    from redaction_serde.coco.read import read_coco
     from redaction_serde.detectors import split_by_name
-    from redaction_serde.records.parse import parse_coco
 
-    learn, test = map(len, split_by_name(parse_coco(annotations, images)))
+    learn, test = map(len, split_by_name(read_coco(annotations, images, report=_quietly)))
     if not learn or not test:
         raise UsageError(f'the split leaves {learn} pages to learn from and {test} to be tested on; give more pages')
 

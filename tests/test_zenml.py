@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -107,6 +108,32 @@ def test_items_and_batches(pages_at, pages):
         assert run.steps['total'].outputs['boxes'][0].load() == sum(map(count_boxes, pages))
         whole = read_coco(*pages_at, report=str)
         assert compare(whole, run.steps['load_annotations'].outputs['redacted_pages'][0].load())
+
+
+@pytest.mark.parametrize('a_pipeline', [toys.item_pipeline, toys.batch_pipeline], ids=lambda p: p.name)
+def test_a_cached_pipeline_sees_that_its_file_changed(a_pipeline, pages_at, tmp_path):
+    annotations = tmp_path / 'annotations.json'
+    said = json.loads(Path(pages_at[0]).read_bytes())
+    annotations.write_text(json.dumps(said))
+    first = a_pipeline(str(annotations), pages_at[1])
+    again = a_pipeline(str(annotations), pages_at[1])
+    assert again.steps['load_annotations'].status.value == 'cached'
+    del said['annotations'][0]
+    annotations.write_text(json.dumps(said))
+    changed = a_pipeline(str(annotations), pages_at[1])
+    counts = [run.steps['total'].outputs['boxes'][0].load() for run in (first, again, changed)]
+    assert counts == [len(said['annotations']) + 1] * 2 + [len(said['annotations'])]
+    assert changed.steps['load_annotations'].status.value == 'completed'
+
+
+def test_a_cached_artifact_that_is_gone_is_said(pages_at, tmp_path):
+    annotations = shutil.copy(pages_at[0], tmp_path / 'annotations.json')
+    run = toys.batch_pipeline(str(annotations), pages_at[1])
+    shutil.rmtree(run.steps['load_annotations'].outputs['redacted_pages'][0].uri)
+    cached = toys.batch_pipeline(str(annotations), pages_at[1]).steps['load_annotations']
+    assert cached.status.value == 'cached'
+    with pytest.raises(SerdeError, match='the artifact is gone.*run the step again with its cache off'):
+        cached.outputs['redacted_pages'][0].load()
 
 
 # ---- batches

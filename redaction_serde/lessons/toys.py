@@ -16,7 +16,7 @@ from zenml.enums import ArtifactType
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from ..boxes import count_boxes
-from ..pipelines import BatchMaterializer, load_annotations
+from ..pipelines import BatchMaterializer, contents_of, load_annotations
 
 # %% ../../nbs/build/45_toys.ipynb #6578c3d3
 from icevision.core import BaseRecord
@@ -96,7 +96,7 @@ def item_pipeline(
     images: str,  # folder of its images
 ):
     "Count the boxes of every page in a step of its own."
-    total(boxes_of_record.map(load_annotations(annotations, images)))
+    total(boxes_of_record.map(load_annotations(annotations, images, contents_of(annotations))))
 
 # %% ../../nbs/build/45_toys.ipynb #754acbc7
 class BatchOf3Materializer(BatchMaterializer):
@@ -117,8 +117,5 @@ def batch_pipeline(
     images: str,  # folder of its images
 ):
     "Count the boxes of every page, three pages to a step."
-    total(
-        boxes_of_batch.map(
-            load_annotations.with_options(output_materializers=BatchOf3Materializer)(annotations, images)
-        )
-    )
+    load = load_annotations.with_options(output_materializers=BatchOf3Materializer)
+    total(boxes_of_batch.map(load(annotations, images, contents_of(annotations))))
