@@ -50,8 +50,9 @@ test: $(READY) ## everything that the project promises
 fuzz: $(READY) ## the properties and both fuzzers, for longer and with a new seed
 	@HYPOTHESIS_PROFILE=deep FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 -rP tests/test_round_trip.py tests/test_hostile.py tests/test_fuzz.py
 
-bench: $(READY) ## times and sizes beside pickle and others, as ratios (ten to twelve minutes)
+bench: $(READY) ## times and sizes beside pickle and others, as ratios; then what opening costs (a quarter of an hour)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+	@$(BIN)/python -W ignore bench/opened.py
 
 against: $(READY) ## is this version slower than the checkout in OLD=...?
 	@$(BIN)/python -W ignore bench/against.py $(if $(OLD),"$(OLD)") $(AGAINST_ARGS)
