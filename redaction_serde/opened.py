@@ -204,8 +204,8 @@ class _Source:
 NOW, ON_ACCESS = 'now', 'on access'
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
-# %% ../nbs/build/71_opened.ipynb #0a6531a8
-_AHEAD = 100  # records that are built together in a loop
+# %% ../nbs/build/71_opened.ipynb #0dea42fb
+_AHEAD = 32  # records that are built together in a loop; more would be garbage for longer
 
 
 class OpenedCollection(Sequence):
