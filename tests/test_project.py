@@ -266,8 +266,8 @@ def test_citation_and_package_are_of_one_version():
 @pytest.mark.parametrize(
     'case, words',
     [
-        (dict(version=(3, 8)), ['needs Python 3.10 to 3.13', 'is 3.8', 'make demo PYTHON=']),
-        (dict(version=(3, 14)), ['needs Python 3.10 to 3.13', 'is 3.14']),
+        (dict(version=(3, 8)), ['needs Python 3.10 to 3.14', 'is 3.8', 'make demo PYTHON=']),
+        (dict(version=(3, 15)), ['needs Python 3.10 to 3.14', 'is 3.15']),
         (dict(version=(3, 11), executable='/bin/false'), ['venv', 'python3.11-venv']),
         (dict(version=(3, 11), free_gb=1.0, environ={}), ['GB of free disk', '1.0 GB', 'PIP_EXTRA_INDEX_URL']),
     ],

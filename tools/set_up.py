@@ -12,7 +12,7 @@ import time
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(HERE, '.venv')
 LOG = os.path.join(HERE, '.setup.log')
-OLDEST, NEWEST = (3, 10), (3, 13)
+OLDEST, NEWEST = (3, 10), (3, 14)
 ICEVISION = 'icevision==0.12.0'
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 NEEDS_GB = {'cuda': 10, 'cpu': 4}  # .venv and what pip unpacks on the way; measured 7.0 GB for the CUDA build

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from .boxes import Corners, said_again
 from .categories import Categories
-from .checks import Faults, column, too_deep
+from .checks import Faults, column, has_nested, too_deep
 from .masks import area_of, read_mask, said_by_mask
 from .rows import Columns
 from ..compat import prepare_icevision
@@ -79,10 +79,17 @@ def _is_said(value: Any) -> bool:
     return value is not None and value is not UNSET
 
 
+def _gaps(values: list) -> list[int]:
+    "The positions at which the file says nothing."
+    if {type(None), UnsetType}.isdisjoint(map(type, values)):
+        return []
+    return [i for i, value in enumerate(values) if not _is_said(value)]
+
+
 def _areas(columns: Columns) -> list:
     "The areas of the file; those that it lacks from the mask, or the box where there is none."
     areas = list(columns.areas)
-    for i in [i for i, area in enumerate(areas) if not _is_said(area)]:
+    for i in _gaps(areas):
         segmentation = columns.segmentations[i]
         box_area = columns.corners.widths[i] * columns.corners.heights[i]
         areas[i] = area_of(segmentation) if segmentation else box_area
@@ -92,7 +99,7 @@ def _areas(columns: Columns) -> list:
 def _crowds(columns: Columns, fields: Fields, notes: list[str]) -> list:
     "The crowd flags; 0 where the file has none, which is noted once."
     crowds = list(columns.crowds)
-    missing = [i for i, crowd in enumerate(crowds) if not _is_said(crowd)]
+    missing = _gaps(crowds)
     for i in missing:
         if crowds[i] is None:
             _keep(fields, i, 'iscrowd', None)
@@ -151,11 +158,12 @@ class Objects(Struct):
 
 def _ids(columns: Columns, notes: list[str]) -> list:
     "The annotations' own ids; None where there is none."
-    known = list(filter(_is_said, columns.ids))
+    gaps = _gaps(columns.ids)
+    known = list(filter(_is_said, columns.ids)) if gaps else columns.ids
     twins = len(known) - len(set(known))
     if twins:
         notes.append(f'annotations with the id of another: {twins:,}; they are kept')
-    return [None if id is UNSET else id for id in columns.ids]
+    return [None if id is UNSET else id for id in columns.ids] if gaps else list(columns.ids)
 
 # %% ../../nbs/build/58_coco_objects.ipynb #0574c8f6
 def read_objects(
@@ -171,7 +179,7 @@ def read_objects(
     has_masks, has_points = any(columns.segmentations), any(columns.points)
     held = ['segmentation'] * has_masks + ['keypoints', 'num_keypoints'] * has_points
     fields = _other_fields(rows, _ALWAYS | set(held) | dropped)
-    deep = [i for i, more in enumerate(fields) if more and too_deep(more)]
+    deep = [i for i, more in enumerate(fields) if more and has_nested(more) and too_deep(more)]
     faults.add('annotations', len(rows), deep, 'something is nested too deeply', 'leave it out')
     absent = _absences(rows, ['id', 'iscrowd', *held])
     coco = {'ids': _ids(columns, notes), 'fields': fields, 'absent': absent}

@@ -14,7 +14,7 @@ from msgspec import Struct, UnsetType
 
 from .boxes import Corners, corners
 from .categories import Categories, read_categories, shown_ids
-from .checks import Faults, column, is_large, shown, too_deep
+from .checks import Faults, any_large, column, has_nested, is_large, shown, too_deep
 from ..errors import DecodeError, LimitError, Limits
 
 # %% ../../nbs/build/57_coco_rows.ipynb #85420822
@@ -101,13 +101,9 @@ def _check_images(images: list[dict], faults: Faults) -> tuple[list, list]:
     return ids, names
 
 
-_NESTED = {dict, list}
-
-
 def _check_depth(section: str, rows: list[dict], faults: Faults) -> None:
     "Note rows with lists in lists in lists. Most rows have no list at all."
-    nested = [i for i, row in enumerate(rows) if not _NESTED.isdisjoint(map(type, row.values()))]
-    deep = [i for i in nested if too_deep(rows[i])]
+    deep = [i for i, row in enumerate(rows) if has_nested(row) and too_deep(row)]
     faults.add(section, len(rows), deep, 'something is nested too deeply', 'leave it out')
 
 
@@ -199,7 +195,8 @@ def _is_id(value: Any) -> bool:
 
 def _check_references(field: str, ids: list, known: set, faults: Faults) -> None:
     "Note annotations that refer to an image or a category that is not there."
-    unknown = set(filter(_is_id, ids)) - known
+    is_plain = {int, str}.issuperset(map(type, ids)) and not any_large(ids)
+    unknown = set(ids if is_plain else filter(_is_id, ids)) - known
     if not unknown:
         return
     section = 'images' if field == 'image_id' else 'categories'
