@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -20,8 +21,10 @@ from test_hostile import GOLDEN, mutate
 from test_round_trip import alike, collections
 
 import redaction_serde as rs
+from redaction_serde.components import COMPONENTS
 from redaction_serde.errors import DecodeError, LimitError, Limits, SerdeError
 from redaction_serde.fidelity import compare
+from redaction_serde.kinds.kind import REQUIRED
 from redaction_serde.lessons.cases import CASES, StickMetadata
 from redaction_serde.wire.format import Wire
 from redaction_serde.wire.places import index_path
@@ -331,16 +334,37 @@ def test_limits_are_those_of_load(saved, tmp_path):
         rs.open(lines, limits=Limits(line=100))
 
 
-def test_a_budget_of_objects(tmp_path):
-    """More objects than bytes: a layout of hundreds of components, and records that say nothing."""
-    layout = {'tasks': [{'name': f't{i}', 'order': i, 'components': ['Scores', 'Losses']} for i in range(300)]}
-    record = '{' + ','.join(f'"t{i}":{{}}' for i in range(300)) + '}'
+def test_a_budget_of_objects(tmp_path, monkeypatch):
+    """More objects than bytes: many tasks of components that say nothing."""
+    for module in ('errors', 'opened'):
+        monkeypatch.setattr(f'redaction_serde.{module}.FREE_OBJECTS', 0)
+    names = [chr(c) for c in range(ord('0'), ord('0') + 40)]
+    components = [n for n, c in COMPONENTS.items() if all(f.default is not REQUIRED for f in c.fields)]
+    layout = dict(tasks=[dict(name=name, order=0, components=components) for name in names])
+    record = '{' + ','.join(f'"{name}":{{}}' for name in names) + '}'
     head = '{"format":"redaction-serde","version":"1.0","crc32":"00000000",\n"layouts":['
-    text = head + msgspec.json.encode(layout).decode() + '],\n"records":[\n' + ',\n'.join([record] * 1500) + '\n]}\n'
-    path = tmp_path / 'a.json'
-    path.write_text(text)
-    expected = verdict_of_load(path, verify=False)
-    assert expected == verdict_of_open(path, verify=False)
+    for layouts, more in (([layout], ''), ([dict(tasks=[]), layout], '"layout":1,')):
+        text = ','.join(msgspec.json.encode(each).decode() for each in layouts)
+        lines = [record.replace('{', '{' + more, 1)] * 1000
+        path = tmp_path / 'a.json'
+        path.write_text(head + text + '],\n"records":[\n' + ',\n'.join(lines) + '\n]}\n')
+        for read in (rs.load, rs.open):
+            with pytest.raises(LimitError, match='objects out of'):
+                read(path, verify=False)
+
+
+def test_ids_of_one_hash_are_refused(tmp_path):
+    path, prime = tmp_path / 'a.json', 2**61 - 1
+    rs.save(RecordCollection(None).new(mixed(300)), path)
+    numbers = (f'[{a * prime},{b * prime},{c * prime}]' for a in range(7) for b in range(7) for c in range(7))
+    ids = (b'"record_id":{"$tuple":%s}' % text.encode() for text in numbers)
+    path.write_bytes(re.sub(rb'"record_id":\d+', lambda match: next(ids), path.read_bytes()))
+    with pytest.raises(SerdeError, match='hash'):
+        rs.load(path, verify=False)
+    opened = rs.open(path, verify=False)
+    assert opened[0].record_id == (0, 0, 0)
+    with pytest.raises(SerdeError, match='hash'):
+        opened.find((0, 0, 0))
 
 
 def test_what_is_no_file(tmp_path):
@@ -415,23 +439,14 @@ def test_a_record_shares_nothing_but_its_class_map(saved):
     assert opened.raw(3) is not opened.raw(3)
 
 
-def test_threads(saved):
-    opened, expected = rs.open(saved), [str(r.filepath) for r in listed(rs.load(saved))]
-    wrong = []
-
-    def work(seed):
-        rng = random.Random(seed)
-        for _ in range(400):
-            i = rng.randrange(30)
-            if str(opened[i].filepath) != expected[i]:
-                wrong.append(i)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+def test_each_thread_has_a_builder_of_its_own(saved):
+    """A builder remembers the folder of the last path; another thread must not change it between two steps."""
+    source = rs.open(saved)._source
+    found = [source._builder()]
+    thread = threading.Thread(target=lambda: found.append(source._builder()))
+    thread.start()
+    thread.join()
+    assert found[0] is source._builder() and found[0] is not found[1]
 
 
 def test_raw_rows_and_opening_need_no_icevision(saved):
