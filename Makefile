@@ -36,7 +36,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
+.PHONY: help demo test fuzz lowest bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -49,6 +49,9 @@ test: $(READY) ## everything that the project promises
 
 fuzz: $(READY) ## the properties and both fuzzers, for longer and with a new seed
 	@HYPOTHESIS_PROFILE=deep FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 -rP tests/test_round_trip.py tests/test_hostile.py tests/test_fuzz.py
+
+lowest: $(READY) ## the product's tests with the oldest packages that settings.ini allows, in .venv-lowest
+	@$(BIN)/python tools/lowest.py
 
 bench: $(READY) ## times and sizes beside pickle and others, as ratios; then what opening costs (a quarter of an hour)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
@@ -88,7 +91,7 @@ clean: ## remove what was made, but not .venv
 	@rm -rf out .state build dist *.egg-info .pytest_cache .hypothesis _proc _site
 
 distclean: clean ## remove .venv, too
-	@rm -rf .venv
+	@rm -rf .venv .venv-lowest
 
 $(READY): constraints.txt settings.ini setup.py tools/set_up.py
 	@$(PYTHON) tools/set_up.py

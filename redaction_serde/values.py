@@ -159,6 +159,9 @@ def to_value(
     return data
 
 # %% ../nbs/build/03_values.ipynb #93cb9fbf
+_PLAIN = {type(None), bool, float, str}  # JSON has them, at any size
+
+
 def _pack(x: Any, place: Any, packing: Packing, depth: int) -> Any:
     cls = type(x)
     if x is None or cls in (bool, float, str):
@@ -170,10 +173,22 @@ def _pack(x: Any, place: Any, packing: Packing, depth: int) -> Any:
     if depth >= MAX_DEPTH:
         return packing.note(place, f'nested deeper than {MAX_DEPTH} levels, or containing itself')
     if cls is list:
+        if _are_plain(x):
+            return list(x)
         return [_pack(v, (place, i), packing, depth + 1) for i, v in enumerate(x)]
     if cls is dict and _is_plain_dict(x):
+        if _are_plain(x.values()):
+            return dict(x)
         return {k: _pack(v, (place, k), packing, depth + 1) for k, v in x.items()}
     return _pack_tagged(x, place, packing, depth)
+
+
+def _are_plain(values: Any) -> bool:
+    "Is each of these what `_pack` gives back as it is? One look at all their classes, where most lists are long and of one class."
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return min(values) in INT_RANGE and max(values) in INT_RANGE
+    return kinds <= _PLAIN
 
 # %% ../nbs/build/03_values.ipynb #21e7b208
 def _short_int(x: int) -> str:
