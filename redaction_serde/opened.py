@@ -145,7 +145,8 @@ class _Source:
         "Records that are built together, which takes half the time. Raises an error whose place may be another's."
         from redaction_serde.records.build import gc_paused
 
-        rows, found = list(map(self.row, positions)), []
+        rows = list(map(self.row, positions))
+        found: list = []
         with gc_paused():
             for block in row_blocks(rows, self.header):
                 found += self._built(block, positions[len(found)])
