@@ -14,12 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from redaction_serde.autofix import FixReport, autofixed
     from redaction_serde.checks import check
     from redaction_serde.coco.losses import LossyError
     from redaction_serde.coco.read import CocoWarning, read_coco
     from redaction_serde.coco.write import write_coco
     from redaction_serde.compat import prepare_icevision, prepare_zenml
     from redaction_serde.detectors import load_detector, save_detector
+    from redaction_serde.editing import filter_objects
     from redaction_serde.errors import (
         DecodeError,
         EncodeError,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         VersionError,
     )
     from redaction_serde.fidelity import compare, round_trip
+    from redaction_serde.merging import merge
     from redaction_serde.opened import OpenedCollection, open_collection, open_collection as open
     from redaction_serde.records.classes import register_component
     from redaction_serde.records.pack import to_document
@@ -48,12 +51,14 @@ if TYPE_CHECKING:
     from redaction_serde.wire.jsonl import RecoveryWarning
 
 _ROOMS = {  # the same as above, for those who run; a test compares the two
+    'autofix': ('FixReport', 'autofixed'),
     'checks': ('check',),
     'coco.losses': ('LossyError',),
     'coco.read': ('CocoWarning', 'read_coco'),
     'coco.write': ('write_coco',),
     'compat': ('prepare_icevision', 'prepare_zenml'),
     'detectors': ('load_detector', 'save_detector'),
+    'editing': ('filter_objects',),
     'errors': (
         'DecodeError',
         'EncodeError',
@@ -65,6 +70,7 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
         'VersionError',
     ),
     'fidelity': ('compare', 'round_trip'),
+    'merging': ('merge',),
     'opened': ('OpenedCollection', 'open_collection'),
     'records.classes': ('register_component',),
     'records.pack': ('to_document',),

@@ -25,6 +25,7 @@ class Boxes(Kind):
     "A list of bounding boxes."
 
     attributes = {'bboxes': []}
+    each = ('bboxes',)
     odd = {'bboxes': ('list', 'tuple', 'none')}
     fields = (
         Field('bboxes', list[XYXY], about='xmin, ymin, xmax, ymax in pixels, as they are: never clipped or ordered'),
