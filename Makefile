@@ -53,8 +53,9 @@ fuzz: $(READY) ## the properties, both fuzzers and the faults of machines, for l
 lowest: $(READY) ## the product's tests with the oldest packages that settings.ini allows, in .venv-lowest
 	@$(BIN)/python tools/lowest.py
 
-bench: $(READY) ## times and sizes beside pickle and others, as ratios (ten to twelve minutes)
+bench: $(READY) ## times and sizes beside pickle and others, as ratios; then what opening costs (a quarter of an hour)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+	@$(BIN)/python -W ignore bench/opened.py
 
 against: $(READY) ## is this version slower than the checkout in OLD=...?
 	@$(BIN)/python -W ignore bench/against.py $(if $(OLD),"$(OLD)") $(AGAINST_ARGS)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from redaction_serde.fidelity import compare, round_trip
     from redaction_serde.merging import merge
+    from redaction_serde.opened import OpenedCollection, open_collection, open_collection as open
     from redaction_serde.records.build import ImagesWarning
     from redaction_serde.records.classes import register_component
     from redaction_serde.records.pack import to_document
@@ -71,6 +72,7 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
     ),
     'fidelity': ('compare', 'round_trip'),
     'merging': ('merge',),
+    'opened': ('OpenedCollection', 'open_collection'),
     'records.build': ('ImagesWarning',),
     'records.classes': ('register_component',),
     'records.pack': ('to_document',),
@@ -88,19 +90,21 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
     'wire.jsonl': ('RecoveryWarning',),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_OTHER_NAMES = {'open': 'open_collection'}  # not in __all__: no star import takes Python's own `open` away
 __all__ = sorted(_ROOM_OF)  # noqa: PLE0605
 
 if not TYPE_CHECKING:  # or a type checker would find any name at all
 
     def __getattr__(name: str) -> Any:
         "A name of the front door, from its room."
-        if name not in _ROOM_OF:
+        in_room = _OTHER_NAMES.get(name, name)
+        if in_room not in _ROOM_OF:
             raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-        value = getattr(import_module(f'{__name__}.{_ROOM_OF[name]}'), name)
+        value = getattr(import_module(f'{__name__}.{_ROOM_OF[in_room]}'), in_room)
         globals()[name] = value
         return value
 
 
 def __dir__() -> list:
     "Names that are there, and those that come when they are asked for."
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_OTHER_NAMES})

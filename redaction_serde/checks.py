@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNSET_KEY', 'Look', 'read_aside', 'check_record', 'check_header', 'check_layout', 'check_positions', 'check_members',
-           'check_ids', 'check_template', 'collection_attributes', 'broken_references', 'check']
+           'check_ids', 'check_template', 'collection_attributes', 'check_frame', 'broken_references', 'check']
 
 # %% ../nbs/build/21_checks.ipynb #fa5edc1f
 from itertools import chain
@@ -337,7 +337,7 @@ def check_members(
         members = range(n) if index.order is UNSET else set(index.order)
     for name in foreign:
         problems.note(f'$.{name}', f'a document of {header.kind} has none')
-    for i in range(n):
+    for i in () if members == range(n) else range(n):
         if i not in members:
             problems.note(f'$.records[{i}]', f'nothing in the header refers to this one of {n} {header.kind}')
 
@@ -397,6 +397,19 @@ def collection_attributes(
             look.note(('attributes', name), message)
     return {name: look.value(data, ('attributes', name)) for name, data in header.attributes.items()}
 
+# %% ../nbs/build/21_checks.ipynb #f1921b19
+def check_frame(
+    header: Header,
+    n: int,  # records in the document
+    problems: Problems,  # notes problems
+    root: Optional[Path] = None,  # folder that paths must stay inside of
+) -> None:
+    "Note what is wrong with a header beside its own parts: with what it says of the records and of the collection."
+    check_positions(header, n, problems)
+    check_members(header, n, problems)
+    check_template(header, problems, root)
+    collection_attributes(header, problems, LOOKING)
+
 # %% ../nbs/build/21_checks.ipynb #da482a76
 def broken_references(
     document: Document,
@@ -411,10 +424,7 @@ def broken_references(
             break
         k = layout_of(row)
         check_record(row, record_shape(document.header.layouts[k], k), look, f'$.records[{i}]')
-    check_positions(document.header, len(document.records), problems)
-    check_members(document.header, len(document.records), problems)
-    check_template(document.header, problems)
-    collection_attributes(document.header, problems, LOOKING)
+    check_frame(document.header, len(document.records), problems)
     if not problems:
         check_ids(document.header, look.ids, problems)
     return problems

@@ -212,10 +212,15 @@ class RecordShape:
         if not rows:
             return [[] for _ in self.columns]
         columns: list = []
-        for i in range(len(self.tasks)):
-            tasks = map(attrgetter(f't{i}'), rows)
-            columns += map(list, zip(*map(msgspec.structs.astuple, tasks)))
-        return columns + [list(map(attrgetter(name), rows)) for name in ('is_new', 'attrs')]
+        *tasks, is_new, attrs = self._parts
+        for part in tasks:
+            columns += map(list, zip(*map(msgspec.structs.astuple, map(part, rows))))
+        return [*columns, list(map(is_new, rows)), list(map(attrs, rows))]
+
+    @cached_property
+    def _parts(self) -> list:
+        "What gives the parts of a record: its tasks, and what is its own."
+        return [attrgetter(name) for name in (*(f't{i}' for i in range(len(self.tasks))), 'is_new', 'attrs')]
 
 # %% ../nbs/build/12_document.ipynb #6d3a29c4
 def record_shape(

@@ -13,7 +13,7 @@ import warnings
 from collections import OrderedDict
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Iterable, Iterator, Optional
@@ -228,6 +228,7 @@ class _BuildPlan:
             self.tasks.append(_BuildTask(spec, task_shape, start, common))
             start += len(task_shape.fields) + 2
         self.layout = shape.layout
+        self.names = [task.name for task in self.tasks]
         self.id_place = next(
             ((t, c) for t, task in enumerate(self.tasks) for c, name in enumerate(task.siblings) if name == 'RecordID'),
             None,
@@ -247,8 +248,7 @@ def _plan_of(shape: RecordShape, registered: int) -> _BuildPlan:
 
 def _new(cls: Any, n: int) -> list:
     "Objects of a class, without a call of its constructor."
-    new = cls.__new__
-    return [new(cls) for _ in range(n)]
+    return list(map(cls.__new__, repeat(cls, n)))
 
 
 def _all_unset(column: list) -> bool:
@@ -263,7 +263,7 @@ def _components(plan: _BuildTask, columns: list, n: int, build: Build) -> list:
         for c in cs:
             c.task = plan.task
         for kind, places in kinds:
-            kind.restore(cs, [columns[place] for place in places], build)
+            kind.restore(cs, list(map(columns.__getitem__, places)), build)
         made.append(cs)
     return made
 
@@ -327,10 +327,9 @@ def _build_block(block: Block, plan: _BuildPlan, build: Build) -> tuple:
             ids = [c.record_id for c in made[plan.id_place[1]]]
         composites.append(_joined(task, made, records))
         _set_aside(task, made, composites[-1], columns, build)
-    names = [task.name for task in plan.tasks]
     for record, *parts in zip(records, *composites):
         record.components = set(chain.from_iterable([part.components for part in parts]))
-        record.task_composites = OrderedDict(zip(names, parts))
+        record.task_composites = OrderedDict(zip(plan.names, parts))
     marks, attrs = columns[-2:]
     if not _all_unset(marks):
         for record, mark in zip(records, marks):

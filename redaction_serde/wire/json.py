@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JSON_KEYS', 'json_value', 'json_lines', 'header_fields', 'check_mark', 'header_in', 'with_header_bytes', 'RowReader',
-           'checked_blocks', 'read_rows', 'charged', 'Json']
+           'checked_blocks', 'read_rows', 'charged', 'Json', 'bad_comma']
 
 # %% ../../nbs/build/15_json_rows.ipynb #c0c2d269
 import re
@@ -198,8 +198,11 @@ class RowReader:
         self.tags = tags
         self._decoders: dict = {}
 
-    def _layout(self, line: Any) -> int:
-        "The position of a record's layout."
+    def layout(
+        self,
+        line: Any,  # JSON of one record
+    ) -> int:
+        "The position of a record's layout. Raises what msgspec raises."
         k = msgspec.json.decode(line, type=_LayoutOf).layout if len(self.layouts) > 1 else 0
         if not 0 <= k < len(self.layouts):
             raise msgspec.ValidationError(
@@ -239,7 +242,7 @@ class RowReader:
         return row
 
     def _one(self, line: Any) -> Any:
-        decode = self._decoder(self._layout(line))
+        decode = self._decoder(self.layout(line))
         try:
             row = decode(line)
         except msgspec.ValidationError as e:
@@ -250,11 +253,25 @@ class RowReader:
 
     def _wide(self, line: Any) -> Any:
         "A record with whole numbers of 63 bits and more, which must still fit in 64."
-        k = self._layout(line)
+        k = self.layout(line)
         row: Any = msgspec.json.decode(line, type=record_shape(self.layouts[k], k).wide_struct)
         if too_long := _long_numbers(msgspec.json.decode(line)):
             raise msgspec.ValidationError(f'the integer does not fit in 64 bits - at `{too_long}`')
         return row
+
+    def record(
+        self,
+        line: Any,  # JSON of one record
+        position: int,  # of the record
+        limits: Limits,  # how many problems to look for
+    ) -> Any:  # its struct
+        "The record of a line. Raises `DecodeError` with everything that is wrong with it."
+        try:
+            return self.one(line)
+        except (*NOT_WHOLE, ValueError) as e:
+            problems = Problems(limits.problems)
+            self.note(line, e, f'$.records[{position}]', problems)
+            raise DecodeError(problems) from None
 
     def note(
         self,
@@ -268,7 +285,7 @@ class RowReader:
             problems.take(Problem(path + p.path.removeprefix('$'), p.message) for p in error.problems)
             return
         try:
-            k = self._layout(line)
+            k = self.layout(line)
             struct = record_shape(self.layouts[k], k).wide_struct
         except NOT_WHOLE as e:
             message, _, place = str(e).partition(' - at `')
@@ -395,19 +412,10 @@ class Json(Wire):
 
     def _as_written(self, data, limits):
         "Header and record lines of a text that is byte for byte as it was written, else None."
-        n = len(_PREFIXES[0])
-        if not (data.startswith(_PREFIXES) and data.endswith(_END) and data[n + 8 : n + 11] == b'",\n'):
+        start = _records_start(data)
+        if start is None or not _is_whole(data):
             return None
-        view = memoryview(data)
-        if b'%08x' % zlib.crc32(view[n + 11 :]) != data[n : n + 8]:
-            return None
-        start = data.find(b'\n' + _RECORDS, n) + 1
-        if not start:
-            return None
-        text = b'{%s}' % data[n + 11 : start].rstrip(b',\n')
-        header = header_of(text, limits, msgspec.json.decode)
-        JSON_KEYS.check(text.replace(b'\n', b''), header)
-        return with_header_bytes(header), _cut(data, view, start + len(_RECORDS), len(data) - len(_END))
+        return _first_part(data, start, limits), _cut(data, memoryview(data), start, len(data) - len(_END))
 
     def _any(self, data, limits, verify):
         "Header and records of JSON in any layout, or the reason why not."
@@ -434,6 +442,18 @@ class Json(Wire):
         header, lines = found
         return header, next(read_rows(islice(lines, i, i + 1), header, limits, i), None)
 
+    def places(self, data, limits, verify):
+        from redaction_serde.wire.places import Places, cut, found_again  # which needs NumPy
+
+        check_size(data, limits)
+        start = _records_start(data)
+        if start is not None and (not verify or _is_whole(data)):
+            header = _first_part(data, start, limits)
+            return Places(header, *cut(data, start, len(data) - len(_END), limits))
+        text = bytes(data)  # a map cannot do all that follows
+        header, records = self._any(text, limits, verify)
+        return Places(header, *found_again(text, records))
+
 # %% ../../nbs/build/15_json_rows.ipynb #ac0755ae
 def _crc(parts: list) -> int:
     "The checksum of parts of a text, which need not be joined for it."
@@ -444,6 +464,38 @@ def _crc(parts: list) -> int:
 
 
 _COMMA = ord(',')
+_HEAD = len(_PREFIXES[0]) + len('01234567",\n')  # bytes up to those that the checksum covers
+
+
+def _records_start(data: Any) -> Optional[int]:
+    "Where the lines of the records begin, in a text that looks as it is written; else None."
+    n = len(_PREFIXES[0])
+    if data[:n] not in _PREFIXES or data[n + 8 : _HEAD] != b'",\n' or data[-len(_END) :] != _END:
+        return None
+    start = data.find(b'\n' + _RECORDS, n)
+    return None if start < 0 else start + 1 + len(_RECORDS)
+
+
+def _is_whole(data: Any) -> bool:
+    "Is the checksum of a text that looks as it is written that of its bytes?"
+    n = len(_PREFIXES[0])
+    return b'%08x' % zlib.crc32(memoryview(data)[_HEAD:]) == data[n : n + 8]
+
+
+def _first_part(data: Any, start: int, limits: Limits) -> Header:
+    "The header of a text that looks as it is written."
+    fields = data[_HEAD : start - len(_RECORDS)].rstrip(b',\n')
+    text = b'{%s}' % fields
+    header = header_of(text, limits, msgspec.json.decode)
+    JSON_KEYS.check(text.replace(b'\n', b''), header)
+    return with_header_bytes(header)
+
+
+def bad_comma(
+    stop: int,  # byte of the end of the line
+) -> DecodeError:  # to be raised
+    "The error for lines of records that are no list in JSON."
+    return DecodeError(f'not JSON: a comma is missing, or one is too many, before byte {stop}', '$.records')
 
 
 def _cut(data: bytes, view: memoryview, start: int, end: int) -> Iterator[memoryview]:
@@ -452,7 +504,7 @@ def _cut(data: bytes, view: memoryview, start: int, end: int) -> Iterator[memory
         stop = data.find(b'\n', start, end)
         last = stop == end - 1
         if stop < 0 or (data[stop - 1] == _COMMA) is last:
-            raise DecodeError(f'not JSON: a comma is missing, or one is too many, before byte {stop}', '$.records')
+            raise bad_comma(stop)
         yield view[start : stop if last else stop - 1]
         start = stop + 1
 
