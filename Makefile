@@ -47,14 +47,15 @@ demo: $(READY) ## documents, records, a ZenML artifact, another process, an exac
 test: $(READY) ## everything that the project promises
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-fuzz: $(READY) ## the properties and both fuzzers, for longer and with a new seed
-	@HYPOTHESIS_PROFILE=deep FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 -rP tests/test_round_trip.py tests/test_hostile.py tests/test_fuzz.py
+fuzz: $(READY) ## the properties, both fuzzers and the faults of machines, for longer and with a new seed
+	@HYPOTHESIS_PROFILE=deep FAULTS=25 FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 -rP tests/test_round_trip.py tests/test_hostile.py tests/test_fuzz.py tests/test_faults.py
 
 lowest: $(READY) ## the product's tests with the oldest packages that settings.ini allows, in .venv-lowest
 	@$(BIN)/python tools/lowest.py
 
-bench: $(READY) ## times and sizes beside pickle and others, as ratios (ten to twelve minutes)
+bench: $(READY) ## times and sizes beside pickle and others, as ratios; then what opening costs (a quarter of an hour)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+	@$(BIN)/python -W ignore bench/opened.py
 
 against: $(READY) ## is this version slower than the checkout in OLD=...?
 	@$(BIN)/python -W ignore bench/against.py $(if $(OLD),"$(OLD)") $(AGAINST_ARGS)

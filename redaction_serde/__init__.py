@@ -14,12 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from redaction_serde.autofix import FixReport, autofixed
     from redaction_serde.checks import check
     from redaction_serde.coco.losses import LossyError
     from redaction_serde.coco.read import CocoWarning, read_coco
     from redaction_serde.coco.write import write_coco
     from redaction_serde.compat import prepare_icevision, prepare_zenml
     from redaction_serde.detectors import load_detector, save_detector
+    from redaction_serde.editing import filter_objects
     from redaction_serde.errors import (
         DecodeError,
         EncodeError,
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
         VersionError,
     )
     from redaction_serde.fidelity import compare, round_trip
+    from redaction_serde.merging import merge
+    from redaction_serde.opened import OpenedCollection, open_collection, open_collection as open
+    from redaction_serde.records.build import ImagesWarning
     from redaction_serde.records.classes import register_component
     from redaction_serde.records.pack import to_document
     from redaction_serde.records.parse import parse_coco
@@ -47,12 +52,14 @@ if TYPE_CHECKING:
     from redaction_serde.wire.jsonl import RecoveryWarning
 
 _ROOMS = {  # the same as above, for those who run; a test compares the two
+    'autofix': ('FixReport', 'autofixed'),
     'checks': ('check',),
     'coco.losses': ('LossyError',),
     'coco.read': ('CocoWarning', 'read_coco'),
     'coco.write': ('write_coco',),
     'compat': ('prepare_icevision', 'prepare_zenml'),
     'detectors': ('load_detector', 'save_detector'),
+    'editing': ('filter_objects',),
     'errors': (
         'DecodeError',
         'EncodeError',
@@ -64,6 +71,9 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
         'VersionError',
     ),
     'fidelity': ('compare', 'round_trip'),
+    'merging': ('merge',),
+    'opened': ('OpenedCollection', 'open_collection'),
+    'records.build': ('ImagesWarning',),
     'records.classes': ('register_component',),
     'records.pack': ('to_document',),
     'records.parse': ('parse_coco',),
@@ -80,19 +90,21 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
     'wire.jsonl': ('RecoveryWarning',),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_OTHER_NAMES = {'open': 'open_collection'}  # not in __all__: no star import takes Python's own `open` away
 __all__ = sorted(_ROOM_OF)  # noqa: PLE0605
 
 if not TYPE_CHECKING:  # or a type checker would find any name at all
 
     def __getattr__(name: str) -> Any:
         "A name of the front door, from its room."
-        if name not in _ROOM_OF:
+        in_room = _OTHER_NAMES.get(name, name)
+        if in_room not in _ROOM_OF:
             raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-        value = getattr(import_module(f'{__name__}.{_ROOM_OF[name]}'), name)
+        value = getattr(import_module(f'{__name__}.{_ROOM_OF[in_room]}'), in_room)
         globals()[name] = value
         return value
 
 
 def __dir__() -> list:
     "Names that are there, and those that come when they are asked for."
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_OTHER_NAMES})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNSET_KEY', 'Look', 'read_aside', 'check_record', 'check_header', 'check_layout', 'check_positions', 'check_members',
-           'check_ids', 'check_template', 'collection_attributes', 'broken_references', 'check']
+           'check_ids', 'check_template', 'collection_attributes', 'check_frame', 'broken_references', 'check']
 
 # %% ../nbs/build/21_checks.ipynb #fa5edc1f
 from itertools import chain
@@ -146,18 +146,21 @@ def read_aside(
     component: Component,  # owner of the attributes
     siblings: tuple,  # names of the components of its task
     attrs: dict,  # what the document says
+    values: list,  # of the component's fields
     reading: Reading,  # how values are made
     place: Any,  # where it stands
 ) -> Iterator[tuple]:  # pairs of attribute and value; the value UNSET for one that is missing
-    "Attributes that were put aside. Raises ValueError for one that may not be set."
+    "Attributes that were put aside. Raises ValueError for one that may not be set, or that a field tells, too."
+    said = dict(zip((field.name for field in component.fields), values))
     hidden = hidden_by_component(component, siblings)
     for name, data in attrs.items():
         if name == UNSET_KEY:
-            yield from _missing(component, data)
+            yield from _missing(component, data, said, place)
             continue
         value = from_value(data, (place, name), reading)
         kind = component.kind_of.get(name)
         if kind is not None:
+            _told_once(kind, name, said, place)
             yield name, odd_value(kind, name, value, reading.root)
             continue
         message = why_not_attribute(name, COMPONENT_NAMES | component.methods, hidden, f'{component.name} component')
@@ -166,7 +169,14 @@ def read_aside(
         yield name, value
 
 # %% ../nbs/build/21_checks.ipynb #e574afec
-def _missing(component: Component, names: Any) -> Iterator[tuple]:
+def _told_once(kind: Any, name: str, said: dict, place: Any) -> None:
+    "Raises `DecodeError` for an attribute that stands aside, or is said to be missing, and that a field tells as well."
+    if field := kind.told(name, said):
+        message = f'this is told twice: here, and by the field {field!r}; only one of the two may be there'
+        raise DecodeError(message, show_place((place, name)))
+
+
+def _missing(component: Component, names: Any, said: dict, place: Any) -> Iterator[tuple]:
     "Attributes that a component lacks."
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f'expected names of attributes as {UNSET_KEY}')
@@ -176,6 +186,7 @@ def _missing(component: Component, names: Any) -> Iterator[tuple]:
         together = component.kind_of[name].together
         if name in together and not set(names).issuperset(together):
             raise ValueError(f'{", ".join(together)} can be missing only together')
+        _told_once(component.kind_of[name], name, said, place)
         yield name, UNSET
 
 # %% ../nbs/build/21_checks.ipynb #4ea6b5d6
@@ -193,7 +204,7 @@ def check_record(
         look.place = here
         _check_fields(data, task, spec, look)
         if data.extras is not UNSET:
-            _check_aside(data, spec, look, here)
+            _check_aside(data, task, spec, look, here)
         if data.attrs is not UNSET:
             _check_attrs(data.attrs, TASK_NAMES, hidden_by_task(spec.components, common), 'task', look, here)
     look.place = place
@@ -210,15 +221,20 @@ def _check_fields(data: Any, task: Any, spec: Any, look: Look) -> None:
             kind.check([getattr(data, task.names[next(places)]) for _ in kind.fields], look)
 
 # %% ../nbs/build/21_checks.ipynb #713d56d9
-def _check_aside(data: Any, spec: Any, look: Look, place: Any) -> None:
+def _check_aside(data: Any, task: Any, spec: Any, look: Look, place: Any) -> None:
     "What was put aside for the components of a task."
+    places = iter(task.places)
+    values = {
+        name: [getattr(data, task.names[next(places)]) for _ in component_named(name).fields]
+        for name in spec.components
+    }
     for name, attrs in data.extras.items():
         here = ((place, 'extras'), name)
         if name not in spec.components:
             look.note(('extras',), f'no component {name[:60]!r} in this layout')
             continue
         try:
-            for _ in read_aside(component_named(name), spec.components, attrs, look.reading, here):
+            for _ in read_aside(component_named(name), spec.components, attrs, values[name], look.reading, here):
                 pass
         except SerdeError as e:
             look.problems.take(e.problems)
@@ -321,7 +337,7 @@ def check_members(
         members = range(n) if index.order is UNSET else set(index.order)
     for name in foreign:
         problems.note(f'$.{name}', f'a document of {header.kind} has none')
-    for i in range(n):
+    for i in () if members == range(n) else range(n):
         if i not in members:
             problems.note(f'$.records[{i}]', f'nothing in the header refers to this one of {n} {header.kind}')
 
@@ -381,6 +397,19 @@ def collection_attributes(
             look.note(('attributes', name), message)
     return {name: look.value(data, ('attributes', name)) for name, data in header.attributes.items()}
 
+# %% ../nbs/build/21_checks.ipynb #f1921b19
+def check_frame(
+    header: Header,
+    n: int,  # records in the document
+    problems: Problems,  # notes problems
+    root: Optional[Path] = None,  # folder that paths must stay inside of
+) -> None:
+    "Note what is wrong with a header beside its own parts: with what it says of the records and of the collection."
+    check_positions(header, n, problems)
+    check_members(header, n, problems)
+    check_template(header, problems, root)
+    collection_attributes(header, problems, LOOKING)
+
 # %% ../nbs/build/21_checks.ipynb #da482a76
 def broken_references(
     document: Document,
@@ -395,10 +424,7 @@ def broken_references(
             break
         k = layout_of(row)
         check_record(row, record_shape(document.header.layouts[k], k), look, f'$.records[{i}]')
-    check_positions(document.header, len(document.records), problems)
-    check_members(document.header, len(document.records), problems)
-    check_template(document.header, problems)
-    collection_attributes(document.header, problems, LOOKING)
+    check_frame(document.header, len(document.records), problems)
     if not problems:
         check_ids(document.header, look.ids, problems)
     return problems

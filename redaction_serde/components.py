@@ -28,11 +28,13 @@ class Component:
         name: str,  # in documents
         cls: str,  # dotted name of its class
         *kinds: Kind,  # of its attributes; together they cover all of them
+        whole: bool = False,  # does it describe the image as a whole, and none of its objects?
         methods: str = '',  # names that its class defines beyond those of every component, separated by spaces
     ):
         self.name = name
         self.cls = cls
         self.kinds = kinds
+        self.whole = whole
         self.methods = frozenset(methods.split())
 
     @cached_property
@@ -49,6 +51,11 @@ class Component:
     def initial(self) -> dict:
         "Attribute -> what a fresh component has."
         return {name: value for kind in self.kinds for name, value in kind.attributes.items()}
+
+    @cached_property
+    def each(self) -> tuple:
+        "The kinds that hold a value for each object."
+        return () if self.whole else tuple(kind for kind in self.kinds if kind.each)
 
     @cached_property
     def usual(self) -> int:
@@ -69,9 +76,9 @@ _MASKS = '_remove_annotation add_masks set_mask set_mask_array set_masks'
 _PIXELS = 'pixels in memory, if they were set'
 
 # %% ../nbs/build/11_components.ipynb #8e277e0d
-def _icevision(name: str, *kinds: Kind, methods: str = '') -> Component:
+def _icevision(name: str, *kinds: Kind, whole: bool = False, methods: str = '') -> Component:
     "A component of icevision's own."
-    return Component(name, f'{_ICEVISION}{name}RecordComponent', *kinds, methods=methods)
+    return Component(name, f'{_ICEVISION}{name}RecordComponent', *kinds, whole=whole, methods=methods)
 
 # %% ../nbs/build/11_components.ipynb #1c0823bc
 _DECLARED = (
@@ -86,6 +93,7 @@ _DECLARED = (
         'ClassificationLabels',
         Labels(),
         Mark('is_multilabel', 'more than one label an image'),
+        whole=True,
         methods=f'{_LABELS} one_hot_encoded',
     ),
     _icevision('BBoxes', Boxes(), methods='_remove_annotation add_bboxes set_bboxes'),
@@ -98,9 +106,9 @@ _DECLARED = (
         methods='_remove_annotation add_iscrowds set_iscrowds',
     ),
     _icevision('InstanceMasks', Masks(), methods=_MASKS),
-    _icevision('SemanticMask', Masks(), methods=_MASKS),
+    _icevision('SemanticMask', Masks(), whole=True, methods=_MASKS),
     _icevision('KeyPoints', Keypoints(), methods='add_keypoints set_keypoints'),
-    _icevision('Scores', AnyValue('scores', 'a list or an array, one an object'), methods='set_scores'),
+    _icevision('Scores', AnyValue('scores', 'a list or an array, one an object', each=True), methods='set_scores'),
     _icevision('Losses', AnyValue('losses', 'a dict of numbers'), methods='set_losses'),
 )
 

@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'BATCH', 'SHARED', 'LATE', 'YOUNGER', 'TaskSpec', 'Layout', 'task_key', 'task_keys', 'TaskShape',
            'task_shape', 'ColumnSpec', 'RecordShape', 'record_shape', 'Index', 'Header', 'layout_of', 'check_layouts',
-           'version_of', 'Block', 'row_blocks', 'Stream', 'record_of', 'Document', 'find_problems']
+           'version_of', 'Block', 'row_blocks', 'Stream', 'record_of', 'View', 'Document', 'find_problems']
 
 # %% ../nbs/build/12_document.ipynb #c5cabbe9
 import re
 from functools import cached_property, lru_cache
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, index
 from typing import Any, Iterable, Iterator, Literal, Optional, Union
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from .components import COMPONENTS, component_named
-from .errors import DecodeError, EncodeError, Limits, Problem, Problems, over_limit
+from .errors import DecodeError, EncodeError, Limits, Problem, Problems, over_limit, printable
 from .kinds.keypoints import KeypointsSpec
 from .kinds.kind import REQUIRED, Field, Lists, Number, rows_of, widened
 from .kinds.labels import ClassMapData
+from .values import from_value
 
 # %% ../nbs/build/12_document.ipynb #39a26302
 FORMAT = 'redaction-serde'
@@ -211,10 +212,15 @@ class RecordShape:
         if not rows:
             return [[] for _ in self.columns]
         columns: list = []
-        for i in range(len(self.tasks)):
-            tasks = map(attrgetter(f't{i}'), rows)
-            columns += map(list, zip(*map(msgspec.structs.astuple, tasks)))
-        return columns + [list(map(attrgetter(name), rows)) for name in ('is_new', 'attrs')]
+        *tasks, is_new, attrs = self._parts
+        for part in tasks:
+            columns += map(list, zip(*map(msgspec.structs.astuple, map(part, rows))))
+        return [*columns, list(map(is_new, rows)), list(map(attrs, rows))]
+
+    @cached_property
+    def _parts(self) -> list:
+        "What gives the parts of a record: its tasks, and what is its own."
+        return [attrgetter(name) for name in (*(f't{i}' for i in range(len(self.tasks))), 'is_new', 'attrs')]
 
 # %% ../nbs/build/12_document.ipynb #6d3a29c4
 def record_shape(
@@ -379,9 +385,114 @@ def record_of(
     found = _RECORD.match(problem.path)
     return int(found[1]) if found else -1
 
+# %% ../nbs/build/12_document.ipynb #7d1b3778
+class View:
+    "What a document says of a record or a task, by name. Values are plain data, as the document has them."
+
+    def __init__(
+        self,
+        said: dict[str, Any],  # by name
+    ):
+        vars(self).update(said)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f'{name!r} cannot be set in a document; load it, and change the records')
+
+    def __repr__(self) -> str:
+        return f'<View: {", ".join(printable(name, 60) for name in vars(self))}>'
+
+# %% ../nbs/build/12_document.ipynb #e693d346
+def _said(struct: Any) -> dict[str, Any]:
+    "What a struct says, by the names that it has in JSON."
+    pairs = zip(struct.__struct_encode_fields__, msgspec.structs.astuple(struct))
+    return {name: value for name, value in pairs if value is not UNSET}
+
+# %% ../nbs/build/12_document.ipynb #37f241c4
+@lru_cache(maxsize=512)
+def _keys(components: tuple) -> dict[tuple[str, str], str]:
+    "Component and name of each field of a task -> its key."
+    pairs = zip(components, task_keys(components))
+    return {(component, field.name): key for component, fields in pairs for field, key in fields}
+
+
+def _task_view(task: Any, components: tuple, names: list[list]) -> View:
+    "A task, with the names of its classes."
+    said, keys = _said(task), _keys(components)
+    for component in [component for component, name in keys if name == 'labels']:
+        key, k = keys[component, 'labels'], said[keys[component, 'class_map']]
+        if key in said:
+            said[key] = from_value(said[key])
+        elif k is not None:
+            said[key] = [names[k][id] for id in said[keys[component, 'label_ids']]]
+    return View(said)
+
+# %% ../nbs/build/12_document.ipynb #e343f7b9
+_SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
+_OF_BOXES = {  # column -> the component and the field that say it
+    'label_id': ('InstancesLabels', 'label_ids'),
+    'label': ('InstancesLabels', 'labels'),
+    'area': ('Areas', 'areas'),
+    'iscrowd': ('IsCrowds', 'iscrowds'),
+    'score': ('Scores', 'scores'),
+}
+_OF_RECORDS = ('record', 'record_id', 'filepath', 'task')
+
+
+def _column(data: Any, count: int) -> list:
+    "A value for each of `count` boxes. Raises ValueError if there are more or fewer."
+    values = from_value(data)
+    is_list = isinstance(values, (list, tuple))
+    shape = (len(values),) if is_list else tuple(getattr(values, 'shape', ()))
+    if values is None or shape == (0,):
+        return [None] * count
+    if shape != (count,):  # looked at before it is unrolled: nothing times a billion is nothing
+        found = f'{shape[0]} values' if len(shape) == 1 else f'a {type(values).__name__} of shape {shape}'
+        raise ValueError(f'found {found}, expected one for each of {count} boxes; load the file and mend it')
+    return list(values) if is_list else values.tolist()
+
+# %% ../nbs/build/12_document.ipynb #9c7f34dc
+def _box_columns(said: dict[str, Any], components: tuple, place: str, problems: Problems) -> dict[str, list]:
+    "The boxes of one task by columns. What does not fit is noted."
+    keys, extras = _keys(components), said.get('extras', {})
+    boxes = said[keys['BBoxes', 'bboxes']]
+    columns = {side: [box[j] for box in boxes] for j, side in enumerate(_SIDES)}
+    for name, (component, field) in _OF_BOXES.items():
+        columns[name] = [None] * len(boxes)
+        try:
+            columns[name] = _column(said.get(keys.get((component, field), '')), len(boxes))
+        except ValueError as e:
+            problems.note(f'{place}.{field}', str(e))
+    for component, field in (('BBoxes', 'bboxes'), *_OF_BOXES.values()):
+        if extras.get(component, {}).get(field) is not None:
+            problems.note(
+                f'{place}.{field}', 'found something else than a list of plain values; load the file and mend it'
+            )
+    return columns
+
+
+def _add_boxes(table: dict[str, list], i: int, view: View, spec: TaskSpec, problems: Problems) -> None:
+    "Add the boxes of one task of a record to a table."
+    said = vars(getattr(view, task_key(spec.name)))
+    columns = _box_columns(said, spec.components, f'$.records[{i}].{spec.name}', problems)
+    common = vars(view).get('common')
+    id, path = from_value(getattr(common, 'record_id', None)), getattr(common, 'filepath', None)
+    for name, value in zip(_OF_RECORDS, (i, id, path, spec.name)):
+        columns[name] = [value] * len(columns['xmin'])
+    for name, values in columns.items():
+        table[name] += values
+
 # %% ../nbs/build/12_document.ipynb #abadacf5
+_SHOWN = 12  # names
+
+
+def _listed(names: Iterable) -> str:
+    "The first of some names, each once; as text that is safe to show."
+    found = list(dict.fromkeys(printable(name, 60) for name in names))
+    return ', '.join([*found[:_SHOWN], '…'] if len(found) > _SHOWN else found) or 'none'
+
+
 class Document:
-    "A header and its records: all of a collection, as plain data."
+    "A header and its records: all of a collection, as plain data. `document[0].detection.bboxes` looks at them."
 
     def __init__(
         self,
@@ -397,9 +508,46 @@ class Document:
         parts = (self.records[start : start + BATCH] for start in starts)
         return Stream(self.header, (block for part in parts for block in row_blocks(part, self.header)))
 
+    @cached_property
+    def class_names(self) -> list[list]:
+        "The names of each class map, by class id."
+        return [from_value(class_map.classes) for class_map in self.header.class_maps]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(
+        self,
+        i: int,  # position of a record
+    ) -> View:  # with a view for each of its tasks
+        "What a record says, by name. Raises IndexError."
+        row = self.records[index(i)]
+        said = _said(row)
+        said.pop('layout', None)
+        for spec in self.header.layouts[layout_of(row)].tasks:
+            key = task_key(spec.name)
+            said[key] = _task_view(said[key], spec.components, self.class_names)
+        return View(said)
+
+    def __iter__(self) -> Iterator[View]:
+        return map(self.__getitem__, range(len(self)))
+
+    def boxes(self) -> dict[str, list]:  # by column, equally long: see `_OF_RECORDS`, `_SIDES`, `_OF_BOXES`
+        "All boxes as a table, a row for each, sides in pixels. Raises `DecodeError` for lists that are out of step."
+        table: dict[str, list] = {name: [] for name in (*_OF_RECORDS, *_SIDES, *_OF_BOXES)}
+        problems = Problems()
+        for i, row in enumerate(self.records):
+            for spec in self.header.layouts[layout_of(row)].tasks:
+                if 'BBoxes' in spec.components:
+                    _add_boxes(table, i, self[i], spec, problems)
+        if problems:
+            raise DecodeError(problems)
+        return table
+
     def __repr__(self) -> str:
-        parts = f'{len(self.header.class_maps)} class maps, {len(self.header.layouts)} layouts'
-        return f'<Document: {len(self.records)} {self.header.kind}, {parts}>'
+        tasks = _listed(task.name for layout in self.header.layouts for task in layout.tasks)
+        classes = _listed(name for names in self.header.class_maps for name in names.classes)
+        return f'<Document: {len(self.records)} {self.header.kind}; tasks: {tasks}; classes: {classes}>'
 
 # %% ../nbs/build/12_document.ipynb #3043aefa
 def find_problems(

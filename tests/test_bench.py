@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / 'bench'))
 import against  # noqa: E402
 import clock  # noqa: E402
 import data  # noqa: E402
+import opened  # noqa: E402
 import report  # noqa: E402
 import ways  # noqa: E402
 
@@ -312,3 +313,13 @@ def test_kept_results_are_fit_to_publish():
     assert kept['python'] and kept['packages'] and kept['machine']['cpu'] and kept['date']
     assert re.fullmatch(r'[0-9a-f]{7,}|v[\w.-]+', kept['commit'])  # of a checkout without changes
     assert kept['missed'] == [t for t in kept['targets'] if not t['reached']]
+
+
+def test_what_opening_costs_is_measured_against_its_targets(tmp_path):
+    done = run('opened.py', '--records', 60, '--rounds', 1, '--workers', 0, folder=tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    for name in opened.TARGETS:
+        assert name in done.stdout or name.startswith('added by'), name
+    assert opened.verdict('ready, compared', 20.0).split()[-1] == '20'
+    assert opened.verdict('ready, compared', 19.9).endswith('MISSED')
+    assert opened.verdict('a raw row', 0.51).endswith('MISSED')

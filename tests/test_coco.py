@@ -1525,8 +1525,8 @@ def test_faster_than_icevision(many):
         ours.append(seconds(lambda: quiet(path, only='boxes')))
         checked.append(seconds(lambda: quiet(path, images=images)))
         own.append(seconds(lambda: theirs(COCOBBoxParser, path, images)))
-    assert min(own) > 5 * min(ours)
-    assert min(own) > 3 * min(checked)
+    assert min(own) > 4 * min(ours)  # about 10 on a quiet machine; less would be another algorithm
+    assert min(own) > 2.5 * min(checked)
 
 
 def test_time_grows_with_the_file():

@@ -3,6 +3,7 @@
 A short run of the same documents on every machine here; `make fuzz` runs for minutes with a new seed, and prints what it saw.
 """
 
+import contextlib
 import gzip
 import os
 import random
@@ -18,7 +19,7 @@ import fuzzing as f
 from redaction_serde.checks import check
 from redaction_serde.errors import SerdeError
 from redaction_serde.records import iter_records, load, load_record, loads
-from redaction_serde.wire.registry import WIRES, zip_bytes
+from redaction_serde.wire.registry import WIRES, decode, zip_bytes
 
 SECONDS, TRIES = float(os.environ.get('FUZZ_SECONDS', 0)), int(os.environ.get('FUZZ_TRIES', 160))
 SEED = os.environ.get('FUZZ_SEED', '0')
@@ -44,7 +45,13 @@ def one_document(rng, folder, thorough):
         says[name] = f.judge(data, suffix, folder, thorough)
     if len(set(says.values())) > 1:
         raise f.Disagreement({name: str(f.verdict(loads, data)[1])[:200] for name, data in files.items()})
-    return header, records, len(files), next(iter(says.values()), None)
+    same = next(iter(says.values()), None)
+    if same is not None:
+        document = decode(next(iter(files.values())), f.LIMITS)
+        assert len(list(document)) == len(document)
+        with contextlib.suppress(SerdeError):
+            document.boxes()
+    return header, records, len(files), same
 
 
 def is_silent(header, records, same, rng):

@@ -14,6 +14,7 @@ from ..document import Document, Header, Layout, Stream, TaskSpec, find_problems
 from ..errors import DecodeError, Limits, Problems, over_limit
 from ..kinds.labels import ClassMapData
 from ..wire.format import NOT_WHOLE, Wire, check_size
+from ..wire.json import JSON_KEYS
 
 # %% ../../nbs/build/26_article_list.ipynb #22ddb54c
 _COMPONENTS = {'label_ids': 'InstancesLabels', 'bboxes': 'BBoxes', 'areas': 'Areas', 'iscrowds': 'IsCrowds'}
@@ -101,6 +102,7 @@ class ArticleList(Wire):
         check_size(data, limits)
         try:
             items = msgspec.json.decode(data)
+            JSON_KEYS.check(data, items)
         except NOT_WHOLE as e:
             raise DecodeError(f'not whole JSON ({len(data)} bytes): {e}') from None
         if len(items) > limits.records:

@@ -43,6 +43,7 @@ class ImageFile(Kind):
 
     attributes = {'gray': False, 'filepath': None}
     odd = {'gray': ('none', 'number'), 'filepath': ('text',)}
+    told_by = {'filepath': ('filepath', 'image')}
     fields = (
         Field('filepath', Union[str, None], None, 'path in POSIX form, relative to `root` if one was given'),
         Field('gray', bool, False, 'the image is read as grey'),

@@ -25,6 +25,7 @@ class Boxes(Kind):
     "A list of bounding boxes."
 
     attributes = {'bboxes': []}
+    each = ('bboxes',)
     odd = {'bboxes': ('list', 'tuple', 'none')}
     fields = (
         Field('bboxes', list[XYXY], about='xmin, ymin, xmax, ymax in pixels, as they are: never clipped or ordered'),
@@ -123,6 +124,7 @@ class ImageSize(Kind):
         'height': ('number', 'none'),
         'original_img_size': ('list', 'tuple', 'none'),
     }
+    told_by = {'img_size': ('size',), 'width': ('size',), 'height': ('size',), 'original_img_size': ('original_size',)}
     fields = (
         Field('size', Union[Size, None], None, 'width, height in pixels'),
         Field('original_size', Union[Size, UnsetType], UNSET, 'width, height before transforms, in pixels'),

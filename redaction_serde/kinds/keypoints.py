@@ -113,6 +113,7 @@ class Keypoints(Kind):
     "A set of points for each object."
 
     attributes = {'keypoints': []}
+    each = ('keypoints',)
     odd = {'keypoints': ('tuple', 'none')}
     fields = (Field('keypoints', list[KeypointsData], about='one an object'),)
     shares = 'keypoints'

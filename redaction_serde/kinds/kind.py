@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Whole', 'Number', 'REQUIRED', 'NUMBERS', 'COUNTS', 'INTS', 'Field', 'widened', 'Lists', 'rows_of', 'fits',
-           'plain_scalars', 'plain_numbers', 'flat_lists', 'class_of', 'Kind', 'odd_value']
+           'plain_scalars', 'plain_numbers', 'flat_lists', 'class_of', 'size_of', 'some_of', 'Kind', 'odd_value']
 
 # %% ../../nbs/build/04_kind.ipynb #4347581f
 from itertools import accumulate, chain
 from typing import Annotated, Any, Iterable, Optional, Union, get_args, get_origin
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from ..values import INT_RANGE, scalar
 
@@ -183,6 +183,32 @@ def class_of(
     name = type(value).__name__
     return value.name if name == 'Stand' else {'ImgSize': 'tuple'}.get(name, name.lower())
 
+# %% ../../nbs/build/04_kind.ipynb #dbc00494
+def size_of(
+    values: Any,  # a list, tuple, array or tensor, or something odd
+) -> Optional[int]:  # None for what is no list of values, such as text
+    "How many values there are."
+    if isinstance(values, (list, tuple)):
+        return len(values)
+    return len(values) if getattr(values, 'shape', ()) else None
+
+# %% ../../nbs/build/04_kind.ipynb #8f95886d
+def some_of(
+    values: Any,  # a list, tuple, array or tensor, one value an object; None if it is not set
+    places: list,  # positions of the objects that stay
+    count: int,  # objects that there are
+) -> Any:  # of the same class
+    "The values of some objects. Raises ValueError if there is not one for each object."
+    size = size_of(values)
+    if values is None or size == 0:
+        return values
+    if size != count:
+        found = f'a {type(values).__name__}' if size is None else f'{size} values'
+        raise ValueError(f'found {found}, expected one value for each of {count} objects')
+    if hasattr(values, 'shape'):
+        return values[places]
+    return type(values)(values[place] for place in places)
+
 # %% ../../nbs/build/04_kind.ipynb #db5a64fc
 class Kind:
     "Attributes of a component, and the fields that they are stored in."
@@ -193,6 +219,8 @@ class Kind:
     fields: tuple = ()
     together: tuple = ()  # names of attributes of which a component lacks all or none
     odd: dict = {}  # attribute -> words for the classes of value that may be put aside
+    told_by: dict = {}  # attribute -> names of the fields that tell it, where this is not one of its own name
+    each: tuple = ()  # names of attributes that hold one value for each object
     shares: str = ''  # 'class_maps' or 'keypoints', if values refer to that list of the header
 
     def seen(self, c: Any) -> int:
@@ -220,6 +248,14 @@ class Kind:
     def check(self, values: list, look: Any) -> None:
         "Note what is wrong with the fields of one component."
 
+    def count(self, c: Any) -> int:
+        "For how many objects a component holds values."
+        return max((size_of(getattr(c, name)) or 0 for name in self.each), default=0)
+
+    def take(self, c: Any, places: list, count: int) -> dict:
+        "The attributes of a component with the values of some objects only. ValueError if they are not in step."
+        return {name: some_of(getattr(c, name), places, count) for name in self.each}
+
     def why_not_odd(self, attribute: str, value: Any) -> Optional[str]:
         "Why a value may not stand aside for an attribute; None if it may."
         allowed = self.odd.get(attribute, ())
@@ -227,6 +263,14 @@ class Kind:
             return None
         expected = f', or a value of class {", ".join(allowed)}' if allowed else ''
         return f'found a value of class {class_of(value)} as {attribute}, expected one for its field{expected}'
+
+    def told(self, attribute: str, said: dict) -> Optional[str]:
+        "The name of a field that tells an attribute, of those that are said; None if none does, as where a value stands aside."
+        for name in self.told_by.get(attribute, (attribute,)):
+            value = said.get(name)
+            if value is not None and value is not UNSET and value is not False and value != []:
+                return name
+        return None
 
     def odd_value(self, attribute: str, value: Any, root: Any) -> Any:
         "What an attribute is set to, for a value that stood aside."

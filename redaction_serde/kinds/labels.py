@@ -119,6 +119,7 @@ class Labels(Kind):
     "Class ids and names of objects."
 
     attributes = {'class_map': None, 'label_ids': [], 'labels': []}
+    each = ('label_ids', 'labels')
     odd = {
         'label_ids': ('list', 'tuple', 'none', 'ndarray', 'tensor'),
         'labels': ('list', 'tuple', 'none', 'ndarray', 'tensor'),

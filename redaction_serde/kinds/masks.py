@@ -6,11 +6,12 @@
 __all__ = ['Mask', 'PolygonMask', 'RLEMask', 'EncodedMask', 'ArrayMask', 'FileMask', 'VocFileMask', 'SemanticFileMask', 'Masks']
 
 # %% ../../nbs/build/09_masks.ipynb #f5dcb660
+from copy import copy
 from typing import Any, ClassVar, Optional, Union, get_args
 
 from msgspec import Struct
 
-from .kind import NUMBERS, Field, Kind, fits
+from .kind import NUMBERS, Field, Kind, fits, size_of, some_of
 from ..values import ArrayData, unpack_array
 
 # %% ../../nbs/build/09_masks.ipynb #bb52d79c
@@ -31,6 +32,7 @@ class _Mask(Struct, forbid_unknown_fields=True, tag_field='type'):
     cls: ClassVar[str] = ''  # icevision's class
     paths: ClassVar[tuple] = ()  # fields that are paths
     arrays: ClassVar[tuple] = ()  # fields that are arrays
+    each: ClassVar[str] = ''  # the field with a value for each object, if a mask may be of several
 
     @classmethod
     def pack(cls, mask: Any, place: tuple, pack: Any) -> '_Mask':
@@ -91,6 +93,7 @@ class EncodedMask(_Mask, tag='encoded_rles'):
     "`EncodedRLEs`: COCO's compressed run lengths, each with its height and width."
 
     cls: ClassVar = 'EncodedRLEs'
+    each: ClassVar = 'erles'
     erles: Any
 
 
@@ -99,6 +102,7 @@ class ArrayMask(_Mask, tag='array'):
 
     cls: ClassVar = 'MaskArray'
     arrays: ClassVar = ('data',)
+    each: ClassVar = 'data'
     data: ArrayData
 
 # %% ../../nbs/build/09_masks.ipynb #6479251f
@@ -131,6 +135,37 @@ class SemanticFileMask(_Mask, tag='semantic_file'):
 Mask = Union[PolygonMask, RLEMask, EncodedMask, ArrayMask, FileMask, VocFileMask, SemanticFileMask]
 _TYPES = {t.cls: t for t in get_args(Mask)}
 
+# %% ../../nbs/build/09_masks.ipynb #01a9e338
+def _objects_in(mask: Any) -> int:
+    "How many objects a mask shows. Raises ValueError if only its picture says that."
+    type_ = _TYPES.get(type(mask).__name__)
+    if type_ is None or type_.paths:
+        raise ValueError(f'a {type(mask).__name__} cannot be taken apart; turn it into run lengths with to_erles')
+    return len(getattr(mask, type_.each)) if type_.each else 1
+
+
+def _part_of(mask: Any, places: list, count: int) -> Any:
+    "A mask with some of its `count` objects only."
+    name = _TYPES[type(mask).__name__].each
+    if not name:
+        return mask
+    part = copy(mask)
+    setattr(part, name, some_of(getattr(mask, name), places, count))
+    return part
+
+# %% ../../nbs/build/09_masks.ipynb #2e3ded12
+def _some_masks(masks: list, places: list, count: int) -> list:
+    "The masks of some objects. Raises ValueError if there is not one for each object."
+    sizes = [_objects_in(mask) for mask in masks]
+    if masks and sum(sizes) != count:
+        raise ValueError(f'found masks of {sum(sizes)} objects for {count}; give each object one')
+    found, start = [], 0
+    for mask, size in zip(masks, sizes):
+        inside = [place - start for place in places if start <= place < start + size]
+        found += [_part_of(mask, inside, size)] if inside else []
+        start += size
+    return found
+
 # %% ../../nbs/build/09_masks.ipynb #688c6409
 _NO_MASKS: list = []  # one list under both names, as in a fresh component
 
@@ -139,7 +174,9 @@ class Masks(Kind):
     "The parts of a mask, of any mask class, and the decoded array if there is one."
 
     attributes = {'masks': _NO_MASKS, 'mask_parts': _NO_MASKS, 'mask_array': None}
+    each = ('masks', 'mask_array')
     together = ('masks', 'mask_parts')
+    told_by = {'mask_parts': ('masks',)}
     odd = {'mask_array': ('ndarray', 'list', 'tuple')}
     fields = (
         Field('masks', list[Mask], about='parts of the mask, of any mask class'),
@@ -168,6 +205,23 @@ class Masks(Kind):
         if not pack.have([mask], len(type_.__struct_fields__)):
             return pack.note(('masks', i), f'cannot store a {name} with attributes of its own')
         return type_.pack(mask, ('masks', i), pack)
+
+    def count(self, c):
+        array = c.mask_array
+        planes = array.data if type(array).__name__ == 'MaskArray' else array
+        try:
+            return max(sum(map(_objects_in, c.masks)), size_of(planes) or 0)
+        except (ValueError, TypeError):  # only a picture says how many there are, or nothing does
+            return 0
+
+    def take(self, c, places, count):
+        masks = _some_masks(c.masks, places, count)
+        array = c.mask_array
+        if type(array).__name__ == 'MaskArray':
+            array = _part_of(array, places, count)
+        else:
+            array = some_of(array, places, count)
+        return {'masks': masks, 'mask_parts': masks, 'mask_array': array}
 
     def restore(self, cs, columns, build):
         for c, masks, array in zip(cs, *columns):

@@ -30,6 +30,7 @@ class NumberList(Kind):
         self.attribute = attribute
         self.types = types
         self.attributes = {attribute: []}
+        self.each = (attribute,)
         self.odd = {attribute: ('list', 'tuple', 'none', 'ndarray', 'tensor')}
         lists: Any = list[Number] if types is NUMBERS else list[Union[Whole, bool]]
         self.fields = (Field(attribute, lists, default, about),)
@@ -78,9 +79,10 @@ class Mark(Kind):
 class AnyValue(Kind):
     "One attribute that may hold any plain value."
 
-    def __init__(self, attribute: str, about: str):
+    def __init__(self, attribute: str, about: str, each: bool = False):
         self.attribute = attribute
         self.attributes = {attribute: None}
+        self.each = (attribute,) if each else ()
         self.fields = (Field(attribute, Any, None, about),)
 
     def row(self, c, pack):

@@ -19,7 +19,7 @@ from ..errors import DecodeError, EncodeError, Limits, SerdeError
 from ..files import PathLike, opened, read_file, replacing, write_file
 from .build import Builder, build_collection, build_records, gc_paused
 from .pack import PackedStream, Packer, stream_of
-from ..wire.format import guarded
+from ..wire.format import NOT_PREDICTIONS, guarded
 from redaction_serde.wire.registry import (
     FORMATS,
     decode_one,
@@ -180,14 +180,11 @@ def _iter_records(path, root, keypoints, images_dir, limits, verify, recover) ->
     with opened(path) as file:
         stream = read_stream(file, limits, verify, recover, path)
         if stream.header.kind == 'predictions':
-            raise DecodeError(_NOT_PREDICTIONS, str(path))
+            raise DecodeError(NOT_PREDICTIONS, str(path))
         builder = Builder(stream.header, root, keypoints, images_dir, limits)
         for records in build_records(stream, builder):  # with the collector on: these records soon are garbage
             builder.check()
             yield from records
-
-
-_NOT_PREDICTIONS = 'this file holds predictions, each of them two records; load it with redaction_serde.load'
 
 # %% ../../nbs/build/01_save_and_load.ipynb #872e1ae4
 @guarded

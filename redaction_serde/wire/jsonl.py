@@ -27,11 +27,21 @@ from redaction_serde.document import (
     check_layouts,
     row_blocks,
 )
-from ..errors import Budget, DecodeError, LimitError, Limits, Problems, over_limit
+from ..errors import Budget, DecodeError, LimitError, Limits, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
-from .format import NOT_WHOLE, Wire, bad_checksum, explained, version_text
-from .json import RowReader, charged, check_mark, header_fields, header_in, json_lines, json_value
+from .format import NOT_WHOLE, Wire, bad_checksum, check_size, explained, version_text
+from redaction_serde.wire.json import (
+    JSON_KEYS,
+    RowReader,
+    charged,
+    check_mark,
+    checked_blocks,
+    header_fields,
+    header_in,
+    json_lines,
+    json_value,
+)
 
 # %% ../../nbs/build/16_json_lines.ipynb #067555da
 _PREFIX = f'{{"format":"{FORMAT}",'.encode()
@@ -123,6 +133,10 @@ class _EndLine(Struct, forbid_unknown_fields=True):
     end: _End
 
 # %% ../../nbs/build/16_json_lines.ipynb #b8227c54
+_CUT_OFF = 'the file ends in the middle of a line'
+_NO_END = 'the file ends without its last line'
+
+
 class _Lines:
     "The lines of a file, counted, and with the checksum of those before the current one."
 
@@ -146,9 +160,7 @@ class _Lines:
         if self.size > self.limits.bytes:
             raise over_limit(self.limits, 'bytes', 'more')
         if not line.endswith(b'\n'):
-            raise DecodeError(
-                'the file ends in the middle of a line' if line else 'the file ends without its last line'
-            )
+            raise DecodeError(_CUT_OFF if line else _NO_END)
         self._last = line
         return line
 
@@ -169,7 +181,7 @@ _DEFINE, _END = b'{"define":', b'{"end":'
 class _Reading:
     "Records of a file, line by line."
 
-    def __init__(self, lines: _Lines, header: Header, limits: Limits, verify: bool, recover: bool, only: Optional[int]):
+    def __init__(self, lines: Any, header: Header, limits: Limits, verify: bool, recover: bool, only: Optional[int]):
         self.lines = lines
         self.header = header
         self.limits = limits
@@ -223,19 +235,20 @@ class _Reading:
         if not batch:
             self.start = (self.count, self.lines.number)
         if self.only in (None, self.count):
-            batch.append(line)
+            batch.append(line[:-1])  # without its line break
         self.count += 1
 
     def _blocks(self, batch: list) -> Iterator:
         "Blocks of the records of some lines, which have been paid for."
         try:
-            rows, kept = self.reader.many(batch), range(len(batch))
+            blocks, kept = checked_blocks(self.reader.many(batch), batch, self.header), range(len(batch))
         except (*NOT_WHOLE, ValueError):
             rows, kept = self._one_by_one(batch)
+            blocks = list(row_blocks(rows, self.header))
         if self.recover:
             self.kept += [self.start[0] + i for i in kept]
         self.budget.size = self.lines.size
-        return charged(row_blocks(rows, self.header), self.budget)
+        return charged(blocks, self.budget)
 
     def _one_by_one(self, batch: list) -> tuple:
         "The records of some lines, and which of the lines these are."
@@ -243,19 +256,11 @@ class _Reading:
         position, number = self.start
         for i, line in enumerate(batch):
             try:
-                rows.append(self._record(line, position + i))
+                rows.append(self.reader.record(line, position + i, self.limits))
                 kept.append(i)
             except DecodeError as e:
                 self._fault(e, f'line {number + i}: ')
         return rows, kept
-
-    def _record(self, line: bytes, position: int) -> Any:
-        try:
-            return self.reader.one(line)
-        except (*NOT_WHOLE, ValueError) as e:
-            problems = Problems(self.limits.problems)
-            self.reader.note(line, e, f'$.records[{position}]', problems)
-            raise DecodeError(problems) from None
 
     def _special(self, line: bytes) -> bool:
         "Take up a definition, or the end. Do records follow whose definitions are known?"
@@ -275,6 +280,7 @@ class _Reading:
     def _define(self, line: bytes) -> None:
         try:
             more = msgspec.json.decode(line, type=_Define).define
+            JSON_KEYS.search(line)
         except NOT_WHOLE as e:
             raise DecodeError(f'not a valid definition: {e}') from None
         for name in SHARED:
@@ -284,6 +290,7 @@ class _Reading:
     def _end(self, line: bytes) -> None:
         try:
             end = msgspec.json.decode(line, type=_EndLine).end
+            JSON_KEYS.search(line)
         except NOT_WHOLE as e:
             raise DecodeError(f'not a valid last line: {e}') from None
         self.header.index, self.header.pairs = end.index, end.pairs
@@ -338,7 +345,9 @@ def _first_line(line: bytes) -> _LinesHeader:
     "What the first line says. Raises `DecodeError` if it is not that of a document that we read."
     try:
         version = check_mark(line)
-        return msgspec.json.decode(line, type=_LinesHeader)
+        header = msgspec.json.decode(line, type=_LinesHeader)
+        JSON_KEYS.search(line)
+        return header
     except msgspec.ValidationError as e:
         raise explained(line, _LinesHeader, e, version) from None
     except NOT_WHOLE as e:
@@ -358,6 +367,51 @@ def read_lines(
     check_layouts(header, limits)
     blocks = _Reading(lines, header, limits, verify, recover, only).blocks()
     return Stream(header, blocks, trusted=True, partial=recover)
+
+# %% ../../nbs/build/16_json_lines.ipynb #87c4df52
+class _Present:
+    "The current line of a file that is there as a whole, and the checksum of those before it."
+
+    def __init__(self, data: Any):
+        self.data = data
+        self.number = self.start = self.stop = 0
+
+    def at(self, number: int, start: int, stop: int) -> bytes:
+        "Go to a line."
+        self.number, self.start, self.stop = number, start, stop
+        return self.data[start:stop]
+
+    @property
+    def crc(self) -> int:
+        return zlib.crc32(memoryview(self.data)[: self.start])
+
+    def at_end(self) -> bool:
+        return self.stop == len(self.data)
+
+# %% ../../nbs/build/16_json_lines.ipynb #9d4c6323
+def _line_places(data: Any, limits: Limits, verify: bool) -> Any:
+    "Where the records of JSON Lines stand. Raises `DecodeError` for what is not whole around them."
+    from redaction_serde.wire.places import Places, lines_of, starting_with  # which needs NumPy
+
+    check_size(data, limits)
+    starts, stops = lines_of(data, limits)
+    if not len(stops) or stops[-1] != len(data):
+        raise DecodeError(_CUT_OFF if len(data) else _NO_END)
+    if (stops - starts).max() > limits.line:
+        raise over_limit(limits, 'line', 'more')
+    lines = _Present(data)
+    header = header_in(_first_line(lines.at(1, 0, int(stops[0]))))
+    check_layouts(header, limits)
+    special = starting_with(data, starts, (_DEFINE, _END))
+    reading = _Reading(lines, header, limits, verify, recover=False, only=None)
+    known, more = [(0, len(header.layouts))], True
+    for before, i in enumerate(special.tolist(), 1):  # the first line is none of them, and no record
+        reading.count = i - before
+        more = reading._special(lines.at(i + 1, int(starts[i]), int(stops[i])))
+        known.append((reading.count, len(header.layouts)))
+    if more:
+        raise DecodeError(_NO_END)
+    return Places(header, starts, stops - 1, known).without([0, *special.tolist()])
 
 # %% ../../nbs/build/16_json_lines.ipynb #1253927d
 class JsonLines(Wire):
@@ -395,3 +449,6 @@ class JsonLines(Wire):
         stream = read_lines(io.BytesIO(data), limits, verify, only=i)
         blocks = list(stream.blocks)
         return stream.header, blocks[0] if blocks else None
+
+    def places(self, data, limits, verify):
+        return _line_places(data, limits, verify)

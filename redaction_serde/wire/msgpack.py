@@ -17,6 +17,7 @@ from ..errors import Budget, DecodeError
 from .columns import PackedBlock, encode_blocks, encode_header, read_blocks
 from redaction_serde.wire.format import (
     NOT_WHOLE,
+    Keys,
     Wire,
     bad_checksum,
     check_size,
@@ -41,6 +42,7 @@ class _Packed(Struct, array_like=True, forbid_unknown_fields=True):
     crc32: int
 
 
+_KEYS = Keys(msgspec.msgpack)
 _find = partial(find_unholdable, nan=True)
 
 # %% ../../nbs/build/18_msgpack.ipynb #11190998
@@ -67,6 +69,7 @@ class MessagePack(Wire):
             raise DecodeError(f'not whole MessagePack ({len(data)} bytes): {e}') from None
         check_version(whole.version)
         header = header_of(whole.header, limits, msgspec.msgpack.decode)
+        _KEYS.check(bytes(whole.header), header)
         found = zlib.crc32(memoryview(data)[:-_CRC])
         if verify and (data[-_CRC : -_CRC + 1] != b'\xce' or found != whole.crc32):
             message = 'the file is damaged. To read it all the same, load it with verify=False'
@@ -75,4 +78,6 @@ class MessagePack(Wire):
 
 
 def _read_block(raw: Raw) -> PackedBlock:
-    return msgspec.msgpack.decode(raw, type=PackedBlock)
+    packed = msgspec.msgpack.decode(raw, type=PackedBlock)
+    _KEYS.check(bytes(raw), packed)
+    return packed

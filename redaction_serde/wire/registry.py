@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WIRES', 'GZIP', 'FORMATS', 'wire_named', 'is_zipped', 'format_of', 'zip_bytes', 'unzip_bytes', 'unzipping',
-           'encode_stream', 'encode', 'wire_of', 'decode_stream', 'as_bytes', 'read_stream', 'decode', 'decode_one']
+           'encode_stream', 'encode', 'wire_of', 'decode_stream', 'as_bytes', 'read_stream', 'decode', 'decode_one',
+           'places_in']
 
 # %% ../../nbs/build/20_registry.ipynb #04298ce4
 import gzip
@@ -191,11 +192,15 @@ def decode_stream(
         data = unzip_bytes(data, limits)
     wire = wire_of(data)
     if wire is None:
-        found = (
-            'empty: expected a document' if not data else f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}'
-        )
-        raise DecodeError(found)
+        raise _unknown(data)
     return wire.decode(data, limits, verify, recover)
+
+
+def _unknown(data: Any) -> DecodeError:
+    "The error for bytes that no format recognises."
+    if not len(data):
+        return DecodeError('empty: expected a document')
+    return DecodeError(f'not a {FORMAT} document: it starts with {bytes(data[:8])!r}')
 
 # %% ../../nbs/build/20_registry.ipynb #dee387d9
 def _recovered(data: bytes, limits: Limits, verify: bool) -> Optional[Stream]:
@@ -281,3 +286,23 @@ def _block_at(stream: Stream, i: int) -> Optional[Block]:
             found = Block(block.shape, rows=[block.rows[i - start]])
         start += len(block)
     return found
+
+# %% ../../nbs/build/20_registry.ipynb #cba44d25
+def places_in(
+    data: Any,  # a whole document in any format: bytes, or a mapped file
+    limits: Limits = Limits(),  # what to accept
+    verify: bool = True,  # refuse bytes whose checksum does not match
+) -> Any:  # its `Places`
+    "Where each record of a document stands. Raises `DecodeError` for what has no places, and what is not whole around the records."
+    if _is_gzip(data):
+        raise DecodeError(
+            'zipped, so that no record can be reached but from the beginning: unpack the file, or load it'
+        )
+    wire = wire_of(data)
+    if wire is None:
+        raise _unknown(data)
+    places = wire.places(data, limits, verify)
+    if places is None:
+        able = ' or '.join(w.suffix for w in WIRES.values() if type(w).places is not Wire.places)
+        raise DecodeError(f'in the format {wire.name} no record stands alone: load the file, or convert it to {able}')
+    return places

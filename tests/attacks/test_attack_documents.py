@@ -1,7 +1,9 @@
 """Documents that once left `root`, set what no field allows, or passed one verb and not another; their checksums fit."""
 
 import gzip
+import hashlib
 import json
+import warnings
 import zlib
 
 import fuzzing as f
@@ -10,6 +12,7 @@ import pytest
 from redaction_serde.checks import check
 from redaction_serde.errors import SerdeError
 from redaction_serde.records import dumps, iter_records, load_record, loads
+from redaction_serde.records.build import ImagesWarning
 from redaction_serde.wire.registry import WIRES
 
 COMMON = [{'tasks': [{'name': 'common', 'order': 0.3, 'components': ['RecordID', 'Filepath', 'Size']}]}]
@@ -104,3 +107,129 @@ def test_a_loop_reads_one_gzip_member(tmp_path):
     half = data.index(b'\n') + 1
     for packed in (gzip.compress(data[:half]) + gzip.compress(data[half:]), gzip.compress(data) + bytes(9)):
         assert f.judge(packed, 'jsonl.gz', tmp_path) is None
+
+
+TWICE = {
+    'record': b'{"common":{"record_id":3},"common":{"record_id":3}}',
+    'field': b'{"common":{"record_id":3,"record_id":3}}',
+    'field, spelled otherwise': b'{"common":{"record_id":3,"record_\\u0069d":4}}',
+    'field, after a space': b'{"common":{"record_id" :3,"record_id":4}}',
+    'attribute': b'{"common":{"record_id":3},"attrs":{"note":"a:b","note":"c"}}',
+    'within an attribute': b'{"common":{"record_id":3},"attrs":{"note":{"a":1,"a":1}}}',
+    'optional field, missing elsewhere': b'{"common":{"record_id":3,"filepath":"a","filepath":"b"}}',
+}
+PLACES = {'record': '', 'attribute': '.attrs', 'within an attribute': '.attrs.note'}
+
+
+def with_crc(text, lines=False):
+    "JSON or JSON Lines of some text, with a checksum that fits."
+    if lines:
+        end = b'{"end":{"records":5,"crc32":"%08x"}}\n'
+        return text + end % zlib.crc32(text)
+    return b'{"format":"redaction-serde","version":"1.0","crc32":"%08x",\n%s' % (zlib.crc32(text), text)
+
+
+def five(row, lines=False):
+    "A document of five records, of which this text is the fourth."
+    rows = [b'{"common":{"record_id":%d,"filepath":"a"}}' % i for i in range(5)]
+    rows[2], rows[3] = b'{"common":{"record_id":2}}', row
+    if lines:
+        head = b'{"format":"redaction-serde","version":"1.0","lines":true,"layouts":%s}\n' % f.as_json(COMMON)
+        return with_crc(head + b'\n'.join(rows) + b'\n', lines=True)
+    return with_crc(b'"layouts":%s,\n"records":[\n%s\n]}\n' % (f.as_json(COMMON), b',\n'.join(rows)))
+
+
+@pytest.mark.parametrize('verify', [True, False])
+@pytest.mark.parametrize('lines', [False, True])
+@pytest.mark.parametrize('case', TWICE)
+def test_a_key_twice_in_a_file_whose_checksum_is_right(case, lines, verify, tmp_path):
+    file = tmp_path / ('d.jsonl' if lines else 'd.json')
+    file.write_bytes(five(TWICE[case], lines))
+    place = f'$.records[3]{PLACES.get(case, ".common")}'
+    reads = (lambda: loads(file.read_bytes(), verify=verify), lambda: check(file, verify=verify))
+    for read in (*reads, lambda: list(iter_records(file, verify=verify)), lambda: load_record(file, 3, verify=verify)):
+        with pytest.raises(SerdeError, match='stands twice in one object') as found:
+            read()
+        assert found.value.path == place
+
+
+@pytest.mark.parametrize('row', [b'{ "common" :{"record_id":3}}', b'{"common":{"filepath":"a:b","record_id":3e0}}'])
+def test_a_file_that_was_edited_by_hand_is_read(row):
+    for lines in (False, True):
+        assert len(loads(five(row, lines))) == 5
+
+
+@pytest.mark.parametrize('where', ['header', 'records', 'definition', 'end', 'version 0'])
+def test_a_key_twice_in_what_is_no_record(where):
+    texts = {
+        'header': with_crc(b'"kind":"records","kind":"records",\n"records":[\n]}\n'),
+        'records': with_crc(b'"records":[\n],"records":[\n]}\n'),
+        'version 0': b'[{"common":{},"detection":{"label_ids":[],"label_ids":[]}}]',
+    }
+    lines = five(b'{"common":{"record_id":3}}', lines=True)
+    texts['definition'] = lines.replace(b'{"end"', b'{"define":{},"define":{}}\n{"end"')
+    texts['end'] = lines.replace(b'"records":5,', b'"records":4,"records":5,')
+    with pytest.raises(SerdeError, match='layout 0 is not one' if where == 'records' else 'stands twice'):
+        loads(texts[where], verify=False)
+
+
+def test_a_key_twice_in_messagepack():
+    data = f.msgpack_document({'layouts': COMMON}, [{**record(), 'attrs': {'note': {'aaa': 1, 'bbb': 2}}}])
+    assert loads(data)[0].note == {'aaa': 1, 'bbb': 2}
+    body = data[:-5].replace(b'bbb', b'aaa')
+    with pytest.raises(SerdeError, match="the key 'aaa' stands twice"):
+        loads(body + b'\xce' + zlib.crc32(body).to_bytes(4, 'big'))
+
+
+EVERYTHING = ['RecordID', 'Filepath', 'Size', 'InstancesLabels', 'BBoxes', 'Areas', 'InstanceMasks', 'KeyPoints']
+EMPTY = {'label_ids': [], 'bboxes': [], 'areas': [], 'masks': [], 'keypoints': []}
+TOLD_TWICE = {
+    'path': ({'filepath': 'a.png'}, {'Filepath': {'filepath': 'b.png'}}),
+    'grey': ({'gray': True}, {'Filepath': {'gray': 1}}),
+    'size': ({'size': [4, 3]}, {'Size': {'img_size': {'$tuple': [1, 2]}}}),
+    'width': ({'size': [4, 3]}, {'Size': {'width': 5}}),
+    'original size': ({'original_size': [4, 3]}, {'Size': {'original_img_size': None}}),
+    'ids': ({'label_ids': [0]}, {'InstancesLabels': {'label_ids': None}}),
+    'labels': ({'labels': ['a']}, {'InstancesLabels': {'labels': None}}),
+    'boxes': ({'bboxes': [[1, 2, 3, 4]]}, {'BBoxes': {'bboxes': None}}),
+    'areas': ({'areas': [1]}, {'Areas': {'areas': {'$tuple': [1]}}}),
+    'mask': ({'mask_array': {'dtype': '|u1', 'shape': [1], 'values': [1]}}, {'InstanceMasks': {'mask_array': []}}),
+    'keypoints': ({'keypoints': [{'points': [1, 2, 3], 'metadata': None}]}, {'KeyPoints': {'keypoints': None}}),
+    'missing boxes': ({'bboxes': [[1, 2, 3, 4]]}, {'BBoxes': {'$unset': ['bboxes']}}),
+    'missing masks': (
+        {'masks': [{'type': 'polygon', 'points': [[1, 2, 3, 4, 5, 6]]}]},
+        {'InstanceMasks': {'$unset': ['masks', 'mask_parts']}},
+    ),
+}
+
+
+@pytest.mark.parametrize('case', TOLD_TWICE)
+def test_a_field_and_an_odd_value_for_it(case, tmp_path):
+    """The odd value won in silence; a document that says two things says neither."""
+    header = {
+        'class_maps': [{'classes': ['a']}],
+        'layouts': [{'tasks': [{'name': 'common', 'order': 0.3, 'components': EVERYTHING}]}],
+    }
+    fields, aside_ = TOLD_TWICE[case]
+    good = {'common': {'record_id': 1, **EMPTY, **fields}}
+    bad = {'common': {'record_id': 1, **EMPTY, **fields, 'extras': aside_}}
+    ((component, attributes),) = aside_.items()
+    for (name, data), first in zip(f.encodings(header, [bad]).items(), f.encodings(header, [good]).values()):
+        suffix = WIRES[name.split()[0]].suffix[1:]
+        assert f.judge(first, suffix, tmp_path) is not None, name
+        assert f.judge(data, suffix, tmp_path) is None, name
+        with pytest.raises(SerdeError, match='this is told twice') as found:
+            loads(data)
+        assert found.value.path.startswith(f'$.records[0].common.extras.{component}.'), name
+
+
+def test_embedded_images_are_not_left_out_without_a_word(tmp_path):
+    image = {'sha256': hashlib.sha256(b'x').hexdigest(), 'data': 'eA=='}
+    data = f.json_document({'layouts': COMMON}, [record(filepath='a.png', image=image)] * 3)
+    with pytest.warns(ImagesWarning, match='images_dir') as said:
+        assert b'"image"' not in dumps(loads(data))
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        kept = loads(data, images_dir=tmp_path)
+        assert b'"image"' in dumps(kept, images='embed')
