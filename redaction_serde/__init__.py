@@ -8,7 +8,7 @@
 Importing this package is cheap: a name is fetched from its room when it is first used, and only then
 are icevision and torch imported, if that room needs them.
 """
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

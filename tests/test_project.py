@@ -34,7 +34,7 @@ def copy(tmp_path):
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
         )
-    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -129,9 +129,12 @@ def test_links_of_notebooks_lead_somewhere(name):
 
 
 def test_wheel_installs_in_an_empty_environment(copy, tmp_path):
-    done = run(
-        sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-q', '-w', tmp_path / 'wheels', copy
-    )
+    """The wheel that a source distribution makes: what is not in the one is in neither."""
+    done = run(sys.executable, 'setup.py', '-q', 'sdist', '-d', tmp_path / 'source', cwd=copy)
+    assert done.returncode == 0, done.stderr
+    (source,) = (tmp_path / 'source').glob('*.tar.gz')
+    make = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-q', '-w', tmp_path / 'wheels']
+    done = run(*make, source)
     assert done.returncode == 0, done.stderr
     (wheel,) = (tmp_path / 'wheels').glob('*.whl')
     assert run(sys.executable, '-m', 'venv', tmp_path / 'empty').returncode == 0
@@ -146,7 +149,7 @@ def test_wheel_installs_in_an_empty_environment(copy, tmp_path):
         'import redaction_serde as rs; from redaction_serde.document import Document, Header; from redaction_serde.wire.registry import encode; print(rs.__version__, len(dir(rs)) > 10, encode(Document(Header(), []))[:31])',
         cwd=tmp_path,
     )
-    assert done.stdout.startswith('0.1.0 True'), done.stderr
+    assert done.stdout.startswith('0.2.0 True'), done.stderr
     assert run(tmp_path / 'empty' / 'bin' / 'redaction-serde', '--help').returncode == 0
     done = run(python, '-c', 'import redaction_serde as rs; rs.save', cwd=tmp_path)
     assert 'icevision' in done.stderr and 'pip install' in done.stderr
