@@ -431,6 +431,10 @@ def convert(nb, name, links, pages):
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
         if said(d, 'echo') == 'false':
             new.metadata.tags.append('remove-input')
+        if said(d, 'output-fold') == 'true':  # the reader predicts first
+            new.metadata.tags.append('hide-output')
+            new.source = new.source.replace('#| output-fold: true\n', '')
+            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'What it says'
         mystnb |= picture_options(new, d, name)
         if mystnb:
             new.metadata['mystnb'] = mystnb
