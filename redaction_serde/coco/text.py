@@ -19,6 +19,7 @@ from .checks import shown
 from ..errors import DecodeError, Limits
 from ..files import read_bounded
 from ..wire.format import check_size
+from ..wire.json import texts_in
 
 # %% ../../nbs/build/51_coco_text.ipynb #44f088ed
 def _unzipped(data: bytes, limits: Limits) -> bytes:
@@ -142,13 +143,6 @@ def _syntax_error(text: bytes, error: Exception) -> DecodeError:
     place = _line_and_column(text, at)
     return DecodeError(f'not JSON: {what}; {_remedy(text, at, said)}', place)
 
-# %% ../../nbs/build/51_coco_text.ipynb #a6e1ff6c
-def _texts_in(text: bytes) -> int:
-    "How many texts there are in JSON, keys among them."
-    if b'\\' in text:
-        text = re.sub(rb'\\.', b'', text)  # a backslash stands only in a text, before what it escapes
-    return text.count(b'"') // 2
-
 # %% ../../nbs/build/51_coco_text.ipynb #37b279c7
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]')
 
@@ -183,7 +177,7 @@ def parse_json(
     text = to_utf8(data, limits)
     try:
         value = msgspec.json.decode(text)
-        is_whole = _texts_in(text) == _texts_in(msgspec.json.encode(value))
+        is_whole = texts_in(text) == texts_in(msgspec.json.encode(value))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise _syntax_error(text, e) from None
     if not is_whole:

@@ -289,8 +289,9 @@ class _Reading:
 
     def _end(self, line: bytes) -> None:
         try:
-            end = msgspec.json.decode(line, type=_EndLine).end
-            JSON_KEYS.search(line)
+            last = msgspec.json.decode(line, type=_EndLine)
+            JSON_KEYS.check(line.rstrip(b'\n'), last)
+            end = last.end
         except NOT_WHOLE as e:
             raise DecodeError(f'not a valid last line: {e}') from None
         self.header.index, self.header.pairs = end.index, end.pairs
@@ -346,7 +347,7 @@ def _first_line(line: bytes) -> _LinesHeader:
     try:
         version = check_mark(line)
         header = msgspec.json.decode(line, type=_LinesHeader)
-        JSON_KEYS.search(line)
+        JSON_KEYS.check(line.rstrip(b'\n'), header)
         return header
     except msgspec.ValidationError as e:
         raise explained(line, _LinesHeader, e, version) from None
