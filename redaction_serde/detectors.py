@@ -55,6 +55,7 @@ from redaction_serde.visual import (
     picture_in,
 )
 from .wire.format import NOT_WHOLE, unholdable
+from .wire.json import JSON_KEYS
 
 # %% ../nbs/build/46_trained_models.ipynb #7fa2debf
 import numpy as np
@@ -499,6 +500,7 @@ def _typed_card(data: bytes) -> Card:
         raise LimitError(f'the card has more than {MAX_CARD} bytes; this is not a card of a detector')
     try:
         plain = msgspec.json.decode(data)
+        JSON_KEYS.search(data)
     except NOT_WHOLE as e:
         raise DecodeError(f'the card is not whole JSON: {e}') from None
     if not isinstance(plain, dict) or plain.get('format') != CARD_FORMAT:

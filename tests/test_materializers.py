@@ -286,6 +286,10 @@ def test_an_item_costs_one_shard(many, uri):
             b'{"format":"redaction-serde shards","version":"1.0","shards":[{"items":1,"bytes":9999999999999,"sha256":""}]}',
             'over the limit',
         ),
+        (
+            b'{"format":"redaction-serde shards","version":"1.0","shards":[{"items":1,"items":2,"bytes":1,"sha256":""}]}',
+            "'items' stands twice",
+        ),
     ],
 )
 def test_hostile_manifests(manifest, words, uri):

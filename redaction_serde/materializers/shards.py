@@ -32,7 +32,7 @@ from redaction_serde.errors import (
 )
 from .base import sha256_of
 from ..wire.format import NOT_WHOLE, explained, unholdable
-from ..wire.json import json_lines
+from ..wire.json import JSON_KEYS, json_lines
 from ..wire.jsonl import LinesWriter
 from ..wire.registry import decode_stream
 
@@ -173,6 +173,7 @@ def read_manifest(
     "The manifest in some bytes. Raises `DecodeError` with every problem, `VersionError` or `LimitError`."
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
+        JSON_KEYS.search(data)
     except NOT_WHOLE as e:
         raise explained(data, Manifest, e) from None
     if manifest.format != _SHARDS or not manifest.shards:

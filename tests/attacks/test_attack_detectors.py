@@ -162,3 +162,15 @@ def test_the_number_of_tensors_is_checked(files):
 def test_nothing_but_our_errors(card):
     with pytest.raises(SerdeError):
         d.read_card(card)
+
+
+@pytest.mark.parametrize('place', ['', 'build', 'weights'])
+def test_a_key_that_stands_twice_is_refused(files, place):
+    card, weights = files
+    text = json.dumps(json.loads(card))
+    start = text.index(f'"{place}": {{') + len(f'"{place}": {{') if place else 1
+    key = text[start : text.index(',', start)]
+    twice = f'{text[:start]}{key}, {text[start:]}'.encode()
+    assert json.loads(twice) == json.loads(card)
+    with pytest.raises(DecodeError, match=rf'stands twice in one object - at `\$\.?{place}`'):
+        d.loads_detector(twice, weights)
