@@ -17,6 +17,7 @@ LESSONS = [name for name in notebooks() if part_of(name) in ('learn', 'compare')
 EXPERIMENTS = {
     'learn/00_why.ipynb': ('round(slope * 35 + intercept)', 'round(slope * 45 + intercept)', '22'),
     'learn/01_bytes.ipynb': ('width = 2480', 'width = 2481', '45321'),
+    'learn/01b_five_formats.ipynb': ('x / 11', 'x / 8', '(63, 59, 83)'),
     'learn/02_pickle.ipynb': ("'box': [12, 8]}", "'box': [12, 8, 90]}", '12, 8, 90'),
     'learn/03_json.ipynb': ("'set': {1},", "'set': [1],", '≠ differs'),
     'learn/04_binary_formats.ipynb': (
