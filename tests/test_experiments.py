@@ -30,6 +30,7 @@ EXPERIMENTS = {
         'def boxes_on(page): return 5',
         "('completed', 50)",
     ),
+    'learn/06_what_ml_saves.ipynb': ("'name': 'Zoë',", "'name': 'Ørsted',", '98rsted'),
     'compare/01_who_keeps_what.ipynb': ("('code of the file ran',)", "('the file has run',)", 'the file has run'),
     'compare/02_speed_and_size.ipynb': ('N = 2000', 'N = 200', '(200, 10)'),
 }
