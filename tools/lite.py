@@ -30,6 +30,7 @@ ROOMS = {
     'schema',
     'formats',
     'pickles',
+    'lessons.fates',
     'lessons.hexdump',
     'lessons.listings',
     'lessons.reading',
