@@ -29,6 +29,8 @@ IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}  # the
 ROOMS = {
     'schema',
     'formats',
+    'document',
+    'errors',
     'pickles',
     'lessons.fates',
     'lessons.hexdump',
