@@ -32,6 +32,7 @@ ROOMS = {
     'document',
     'errors',
     'pickles',
+    'lessons.diagrams',
     'lessons.fates',
     'lessons.hexdump',
     'lessons.listings',
