@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FREE_OBJECTS', 'printable', 'Problem', 'SerdeError', 'EncodeError', 'DecodeError', 'UnknownComponentError',
-           'VersionError', 'LimitError', 'Limits', 'over_limit', 'Budget', 'Problems']
+           'VersionError', 'LimitError', 'found_in', 'Limits', 'over_limit', 'Budget', 'Problems']
 
 # %% ../nbs/build/02_errors.ipynb #cd029410
 import re
-from typing import Iterable, Union
+from contextlib import contextmanager
+from typing import Iterable, Iterator, Union
 
 from msgspec import Struct
 
@@ -116,6 +117,17 @@ class VersionError(DecodeError):
 
 class LimitError(DecodeError):
     "The document is larger than the caller allows."
+
+# %% ../nbs/build/02_errors.ipynb #3ac12b8a
+@contextmanager
+def found_in(
+    file: str,  # what to call it
+) -> Iterator[None]:
+    "Problems that are raised inside, with the name of a file before their places."
+    try:
+        yield
+    except SerdeError as e:
+        raise type(e)([Problem(f'{file} {p.path}', p.message) for p in e.problems]) from e
 
 # %% ../nbs/build/02_errors.ipynb #db360b29
 class Limits(Struct, frozen=True, kw_only=True):

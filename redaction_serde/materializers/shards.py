@@ -9,7 +9,6 @@ __all__ = ['MANIFEST_FILE', 'COMMON', 'Shard', 'Manifest', 'shard_name', 'Part',
 # %% ../../nbs/build/34_shards.ipynb #40f4d452
 import re
 from bisect import bisect_right
-from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, Callable, Iterator, NamedTuple, Union
 import io
@@ -23,10 +22,10 @@ from redaction_serde.errors import (
     DecodeError,
     EncodeError,
     Limits,
-    Problem,
     Problems,
     SerdeError,
     VersionError,
+    found_in,
     over_limit,
     printable,
 )
@@ -224,15 +223,6 @@ COMMON = (
 )  # what the headers of all shards must say alike
 
 
-@contextmanager
-def _in_shard(k: int) -> Iterator[None]:
-    "Problems found inside, with the name of the shard before their places."
-    try:
-        yield
-    except SerdeError as e:
-        raise type(e)([Problem(f'{shard_name(k)} {p.path}', p.message) for p in e.problems]) from e
-
-
 def check_items(
     manifest: Manifest,
     k: int,  # position of a shard
@@ -266,7 +256,7 @@ class Sharded(Stream):
     def _opened(self, k: int) -> Stream:
         "A shard, of which only the header has been read."
         data = self.file(k)
-        with _in_shard(k):
+        with found_in(shard_name(k)):
             return decode_stream(data, self.limits)
 
     def _all(self, first: Stream) -> Iterator[Any]:
@@ -276,7 +266,7 @@ class Sharded(Stream):
             shard = self._opened(k) if k else first
             self._check_common(shard.header, k)
             start = total
-            with _in_shard(k):
+            with found_in(shard_name(k)):
                 for block in shard.blocks:
                     total += len(block)
                     if total > self.limits.records:
