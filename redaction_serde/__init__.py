@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from redaction_serde.coco.read import CocoWarning, read_coco
     from redaction_serde.coco.write import write_coco
     from redaction_serde.compat import prepare_icevision, prepare_zenml
+    from redaction_serde.datasets import OpenedDataset, Part, open_dataset, write_dataset
     from redaction_serde.detectors import load_detector, save_detector
     from redaction_serde.editing import filter_objects
     from redaction_serde.errors import (
@@ -58,6 +59,7 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
     'coco.read': ('CocoWarning', 'read_coco'),
     'coco.write': ('write_coco',),
     'compat': ('prepare_icevision', 'prepare_zenml'),
+    'datasets': ('OpenedDataset', 'Part', 'open_dataset', 'write_dataset'),
     'detectors': ('load_detector', 'save_detector'),
     'editing': ('filter_objects',),
     'errors': (

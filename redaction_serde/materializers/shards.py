@@ -23,7 +23,6 @@ from redaction_serde.errors import (
     EncodeError,
     Limits,
     Problems,
-    SerdeError,
     VersionError,
     found_in,
     over_limit,
