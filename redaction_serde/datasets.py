@@ -177,7 +177,7 @@ def _suffix(wire: str) -> str:
 
 
 def _shard_path(folder: Path, shard: Shard, wire: str) -> Path:
-    return folder / _SHARDS / f'{shard.sha256}{_suffix(wire)}'
+    return _own(folder / _SHARDS) / f'{shard.sha256}{_suffix(wire)}'
 
 
 def _manifest_of(folder: Path, limits: Limits = Limits()) -> Optional[bytes]:
@@ -235,7 +235,6 @@ def _fault(path: Path, shard: Shard) -> Optional[str]:
 # %% ../nbs/build/75_dataset.ipynb #9b5f6ba0
 def _check_there(folder: Path, wire: str, shards: list, limits: Limits) -> None:
     "Raises `DecodeError` with every shard that is not there with its size."
-    _own(folder / _SHARDS)
     problems = Problems(limits.problems)
     for shard in dict.fromkeys(shards):
         path = _shard_path(folder, shard, wire)
@@ -292,7 +291,7 @@ class _Writer:
         waiting = iter(records)
         for first in waiting:
             some = chain([first], islice(waiting, self.options['shard_records'] - 1))
-            with found_in(f'after {self.count} records,'):
+            with found_in(f'from record {self.count} on,'):
                 shard = self._shard(some, collection)
             yield shard
 
@@ -437,10 +436,10 @@ def _check_ours(manifest: Optional[bytes], folder: Path) -> None:
 def write_dataset(
     records: Iterable,  # icevision records, or `Part`s
     folder: PathLike,  # a new one, or that of a data set, which is replaced
-    format: str = 'jsonl',  # of the shards, one of `FORMATS`; JSON Lines and JSON are read record by record
     root: Optional[PathLike] = None,  # folder that stored paths are relative to
     images: str = 'reference',  # 'reference' or 'embed'
-    shard_records: int = 10_000,  # in a shard, at most; so many are held at once
+    format: str = 'jsonl',  # of the shards, one of `FORMATS`; JSON Lines and JSON are read record by record
+    shard_records: int = 10_000,  # in a shard, at most
     progress: Optional[Callable[[int], Any]] = None,  # called with the number of records so far, after each shard
     limits: Limits = Limits(),  # what readers will accept
 ) -> int:  # records of the data set
@@ -492,6 +491,7 @@ class _Shards:
         self.seen = seen or {}  # SHA-256 -> the file that was found to have it, as it was then
         wire = wire_named(self.manifest.wire)
         self._lazy = type(wire).places is not Wire.places and not is_zipped(self.manifest.wire)
+        self._suffix = _suffix(self.manifest.wire)
         self._sources: OrderedDict = OrderedDict()
         self._lock = threading.RLock()
         self._closed = False
@@ -511,7 +511,7 @@ class _Shards:
 
     def label(self, k: int) -> str:
         "What to call it in errors."
-        return f'{_SHARDS}/{self.path(k).name}'
+        return f'{_SHARDS}/{self.manifest.shards[k].sha256}{self._suffix}'
 
     def file(self, k: int) -> Mapped:
         "A shard, mapped, and known to be what the manifest says if that is asked for."
@@ -717,7 +717,7 @@ def _vacuum(folder: Path, limits: Limits) -> int:
         with found_in(_MANIFEST):
             manifest = read_manifest(_manifest_of(folder, limits) or b'', limits)
         kept = {_shard_path(folder, shard, manifest.wire) for shard in manifest.shards}
-        for inside in map(_own, (folder / _SHARDS, make_folder(folder / _PARTS))):
+        for inside in (_own(folder / _SHARDS), make_folder(_own(folder / _PARTS))):
             remove_leftovers(inside)
             for path in inside.iterdir():
                 if path not in kept and _SHA256.match(path.name):
