@@ -252,9 +252,8 @@ class _Counted:
         self.records = self.boxes = 0
 
     def __iter__(self) -> Iterator[Any]:
-        from icevision.core import BaseRecord
-
         from redaction_serde.boxes import count_boxes
+        from redaction_serde.records.pack import BaseRecord
 
         for record in self.given:
             self.records += 1
@@ -285,7 +284,7 @@ class _Writer:
 
     def shards(self, records: Iterable) -> Iterator[Shard]:
         "Write records as they come; of a collection, what a user has hung on it is written with each shard."
-        from icevision.data import RecordCollection
+        from redaction_serde.records.pack import RecordCollection
 
         collection = records if isinstance(records, RecordCollection) else None
         waiting = iter(records)
@@ -324,7 +323,7 @@ class Part(NamedTuple):
 
 def _parts_of(records: Iterable) -> Iterator[Part]:
     "Parts as they are given; records as one part, which has no source. Raises `EncodeError` for two of one source."
-    from icevision.data import RecordCollection
+    from redaction_serde.records.pack import RecordCollection
 
     waiting: Iterator = iter(()) if isinstance(records, RecordCollection) else iter(records)
     first = list(islice(waiting, 1))

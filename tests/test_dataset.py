@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import signal
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -643,3 +644,15 @@ def test_every_format_can_be_a_shard(tmp_path):
         row = opened.raw(1)
         row.t0.record_id = 99
         assert opened.raw(1).t0.record_id == 1
+
+
+def test_rows_are_read_without_icevision(tmp_path):
+    rs.write_dataset(numbered(5), tmp_path, shard_records=2)
+    code = f"""
+import sys, redaction_serde as rs
+opened = rs.open_dataset({str(tmp_path)!r}, verify='now')
+opened.verify(), opened.raw(4), opened.ids, opened.vacuum()
+print([m for m in ('torch', 'icevision', 'zenml', 'matplotlib') if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == '[]', done.stdout + done.stderr
