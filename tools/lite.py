@@ -32,6 +32,7 @@ ROOMS = {
     'pickles',
     'lessons.hexdump',
     'lessons.listings',
+    'lessons.messages',
     'lessons.reading',
     'lessons.tracer',
 }  # modules of ours that need nothing else, or whole rooms
