@@ -286,7 +286,9 @@ def source_summary(source):
 
 def fold_summary(source):
     """What the fold over a cell says that the reader of a lesson need not see."""
-    return 'Check' if source.startswith('with as_in_the_text:') else source_summary(source)
+    if source.startswith('with as_in_the_text:'):
+        return 'Check'
+    return 'How this is drawn' if 'Diagram(' in source else source_summary(source)
 
 
 def callouts(text):

@@ -30,6 +30,7 @@ ROOMS = {
     'schema',
     'formats',
     'pickles',
+    'lessons.diagrams',
     'lessons.hexdump',
     'lessons.listings',
     'lessons.messages',
