@@ -17,6 +17,7 @@ LESSONS = [name for name in notebooks() if part_of(name) in ('learn', 'compare')
 EXPERIMENTS = {
     'learn/00_why.ipynb': ('round(slope * 35 + intercept)', 'round(slope * 45 + intercept)', '22'),
     'learn/01_bytes.ipynb': ('width = 2480', 'width = 2481', '45321'),
+    'learn/01b_five_formats.ipynb': ('x / 11', 'x / 8', '(63, 59, 83)'),
     'learn/02_pickle.ipynb': ("'box': [12, 8]}", "'box': [12, 8, 90]}", '12, 8, 90'),
     'learn/03_json.ipynb': ("'set': {1},", "'set': [1],", '≠ differs'),
     'learn/04_binary_formats.ipynb': (
@@ -29,6 +30,7 @@ EXPERIMENTS = {
         'def boxes_on(page): return 5',
         "('completed', 50)",
     ),
+    'learn/06_what_ml_saves.ipynb': ("'name': 'Zoë',", "'name': 'Ørsted',", '98rsted'),
     'compare/01_who_keeps_what.ipynb': ("('code of the file ran',)", "('the file has run',)", 'the file has run'),
     'compare/02_speed_and_size.ipynb': ('N = 2000', 'N = 200', '(200, 10)'),
 }
