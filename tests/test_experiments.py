@@ -20,7 +20,8 @@ EXPERIMENTS = {
     'learn/01b_five_formats.ipynb': ('x / 11', 'x / 8', '(63, 59, 83)'),
     'learn/02_pickle.ipynb': ("'box': [12, 8]}", "'box': [12, 8, 90]}", '12, 8, 90'),
     'learn/02b_pickles_of_others.ipynb': ('levels = 30', 'levels = 8', 'with 256 ways'),
-    'learn/03_json.ipynb': ("'set': {1},", "'set': [1],", '≠ differs'),
+    'learn/03_json.ipynb': ("'bytes': b'ab',", "'bytes': b'\\xff',", '/w=='),
+    'learn/03b_json_at_work.ipynb': ('srsly.json_dumps(1e-20), srsly', 'srsly.json_dumps(1e-9), srsly', '0.000000001'),
     'learn/04_binary_formats.ipynb': (
         'Found(0.75, 3975.0)), type=Sorted)',
         'Found(0.5, 3975.0)), type=Sorted)',
