@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'UNREADABLE', 'describe', 'message_class', 'protoc', 'plain', 'from_varint', 'Field', 'fields',
-           'message_spans', 'judge', 'both_ways', 'random_boxes', 'fate']
+           'message_spans', 'judge', 'both_ways', 'random_boxes']
 
 # %% ../../nbs/build/49_messages.ipynb #8992c9a7
 import random
@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,16 +206,3 @@ def random_boxes(
         }
         for _ in range(n)
     ]
-
-# %% ../../nbs/build/49_messages.ipynb #8a4f005b
-def fate(
-    x: Any,
-    encode: Callable[[Any], Any],  # to bytes, or to whatever a format has
-    decode: Callable[[Any], Any],  # and back
-) -> str:  # 'kept', 'refused', or an arrow and what it has become
-    "What becomes of `x` on the way there and back."
-    try:
-        back = decode(encode(x))
-    except Exception:
-        return 'refused'
-    return 'kept' if repr(back) == repr(x) else f'→ {back!r}'
