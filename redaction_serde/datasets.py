@@ -366,11 +366,11 @@ def _made_once(part: Part, writer: _Writer) -> list:
     note = _note_of(part.source, writer)
     shards = _noted(note, writer)
     if shards is None:
-        shards = [replace(shard, source=part.source) for shard in writer.shards(part.records())]
+        shards = list(writer.shards(part.records()))
         write_file(note, msgspec.json.encode(shards))
     else:
         writer.count += sum(shard.records for shard in shards)
-    return shards
+    return [replace(shard, source=part.source) for shard in shards]
 
 
 def _shards_of(records: Iterable, writer: _Writer, known: Iterable = ()) -> list:

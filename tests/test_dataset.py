@@ -101,6 +101,10 @@ def check_case(collection, opened):
     assert same(opened, listed(collection))
     if attributes := {name: value for name, value in vars(collection).items() if name not in _OF_COLLECTIONS}:
         assert all(vars(rs.load(path)).keys() >= attributes.keys() for path in opened.paths)
+    if opened:
+        opened.remove([0])
+        assert same(opened, listed(collection)[1:])
+        assert sum(shard.boxes for shard in opened.manifest.shards) == sum(map(count_boxes, opened))
 
 
 _OF_COLLECTIONS = vars(RecordCollection(None)).keys()
@@ -158,6 +162,18 @@ def test_roots(tmp_path):
     assert [record.filepath for record in rs.open_dataset(tmp_path / 'set')] == [Path('1.png'), Path('2.png')]
     with pytest.raises(EncodeError, match='root'):
         opened.append([page(3, '/else')])
+
+
+def test_embedded_images_stay_when_others_are_removed(tmp_path):
+    pictures, out = tmp_path / 'in', tmp_path / 'out'
+    pictures.mkdir(), out.mkdir()
+    for i in range(3):
+        (pictures / f'{i}.png').write_bytes(b'picture %d' % i)
+    rs.write_dataset([page(i, pictures) for i in range(3)], tmp_path / 'set', images='embed')
+    opened = rs.open_dataset(tmp_path / 'set')
+    opened.remove([1])
+    found = [Path(r.filepath).read_bytes() for r in rs.open_dataset(tmp_path / 'set', images_dir=out)]
+    assert found == [b'picture 0', b'picture 2']
 
 
 # ---------------------------------------------------------------- changes
