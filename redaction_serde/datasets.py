@@ -261,13 +261,6 @@ class _Counted:
             self.boxes += count_boxes(record) if isinstance(record, BaseRecord) else 0  # what is none is refused later
             yield record
 
-
-def _passing(records: Iterable, packer: Any) -> Iterator[Any]:
-    "Records as blocks, of which the packer keeps nothing."
-    for block in packer.blocks(records):
-        yield block
-        packer.forget()
-
 # %% ../nbs/build/75_dataset.ipynb #8c1bbb63
 class _Writer:
     "Writes shards, of which no manifest knows yet."
@@ -303,7 +296,7 @@ class _Writer:
         if collection is not None:
             packer.keep_attributes(collection)
         counted = _Counted(records)
-        return self.keep(encode_stream(PackedStream(packer, _passing(counted, packer)), self.wire), counted)
+        return self.keep(encode_stream(PackedStream(packer, packer.blocks(counted)), self.wire), counted)
 
     def keep(self, data: bytes, counted: _Counted) -> Shard:
         "Write the bytes of a shard."

@@ -465,7 +465,7 @@ def test_any_flipped_bit_of_the_manifest_is_noticed(tmp_path):
         with pytest.raises(SerdeError):
             opened.verify()
         try:
-            assert ids(tmp_path) == list(range(9))  # only white space was another
+            assert rs.open_dataset(tmp_path).manifest == opened.manifest  # only white space was another
         except SerdeError as e:
             assert str(e)
         path.write_bytes(whole[:i])
