@@ -7,12 +7,13 @@ __all__ = ['NOTE', 'HASH', 'READERS', 'MARKER', 'MODULE', 'MOST_COPIES', 'VERDIC
            'Torch', 'Numpy', 'Jsonpickle', 'Skops', 'Safetensors', 'Json', 'Orjson', 'Msgspec', 'Ours', 'plain',
            'Outcome', 'Quarantine']
 
-# %% ../../nbs/build/72_contained.ipynb #3b5404c2
+# %% ../../nbs/build/72_contained.ipynb #4e079e52
 import errno
 import hashlib
 import json
 import os
 import random
+import re
 import reprlib
 import shutil
 import signal
@@ -305,7 +306,7 @@ def _peak() -> int:
 def _tell(pipe: int, **answer: Any) -> None:
     os.write(pipe, json.dumps(answer).encode() + b'\n')
 
-# %% ../../nbs/build/72_contained.ipynb #fa6c0adc
+# %% ../../nbs/build/72_contained.ipynb #4ae7e835
 def _read_once(job: dict) -> dict:
     "Read a document and say what came of it."
     start = time.process_time()
@@ -313,11 +314,16 @@ def _read_once(job: dict) -> dict:
         value = READERS[job['reader']].read(job['path'])
     except BaseException as e:
         seconds = time.process_time() - start
-        return dict(error=type(e).__name__, said=' '.join(str(e).split())[:300], memory=_is_memory(e), seconds=seconds)
+        return dict(error=type(e).__name__, said=_one_line(str(e)), memory=_is_memory(e), seconds=seconds)
     seconds = time.process_time() - start
     value = plain(value)
     same = job['expected'] is None or repr(value) == job['expected']
     return dict(error='', said=reprlib.repr(value), same=same, seconds=seconds)
+
+
+def _one_line(text: str) -> str:
+    "A message on one line, without the colours that some libraries put into theirs."
+    return ' '.join(re.sub('\x1b\\[[0-9;]*m', '', text).split())[:300]
 
 
 def _is_memory(e: BaseException) -> bool:
@@ -434,10 +440,10 @@ def _wait(child: int, seconds: float) -> tuple:
     _, status, usage = os.wait4(child, 0)
     return status, usage, True
 
-# %% ../../nbs/build/72_contained.ipynb #ad5d634b
+# %% ../../nbs/build/72_contained.ipynb #a2f2fb58
 VERDICTS = {  # what became of a document: how it is drawn
     'ran code': ('#D55E00', '✗'),
-    'left folder': ('#D55E00', '✗'),
+    'reached out': ('#D55E00', '✗'),
     'imported': ('#E8A33D', '✗'),
     'crashed': ('#444444', '!'),
     'out of memory': ('#777777', '!'),
@@ -458,9 +464,9 @@ class Outcome(NamedTuple):
 
     def __repr__(self) -> str:
         said = f': {self.said}' if self.said else ''
-        return f'{self.verdict}{said} ({self.seconds:.3f} s, {self.megabytes:.0f} MB)'
+        return f'{self.verdict}{said} ({self.seconds * 1000:.3g} ms, {self.megabytes:.0f} MB)'
 
-# %% ../../nbs/build/72_contained.ipynb #45c09f41
+# %% ../../nbs/build/72_contained.ipynb #ff87fc57
 def _verdict(run: dict) -> tuple:
     "Verdict and reason, from what is known of a child."
     answer = run['told'][1] if len(run['told']) > 1 else {}
@@ -471,13 +477,13 @@ def _verdict(run: dict) -> tuple:
     if answer['ran']:
         return 'ran code', f'it made the file {MARKER!r}'
     if answer['asked']:
-        return 'left folder', answer['asked'][0]
+        return 'reached out', answer['asked'][0]
     if answer['imported']:
         return 'imported', f'the module {MODULE!r}'
     if 'counts' in answer:
         return _damage(answer['counts'])
     if answer['error']:
-        said = f'{answer["error"]}: {answer["said"]}'
+        said = f'{answer["error"]}: {answer["said"]}' if answer['said'] else answer['error']
         return ('out of memory' if answer['memory'] else 'refused'), said
     return ('read right' if answer['same'] else 'changed'), answer['said']
 
