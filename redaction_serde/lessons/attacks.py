@@ -463,7 +463,7 @@ def counts(
             count['harm' if verdict in HARM else verdict] += 1
     return found
 
-# %% ../../nbs/build/73_attacks.ipynb #0203c826
+# %% ../../nbs/build/73_attacks.ipynb #c57dc8b5
 STYLE = """<style>
 .rs-attacks {font-size: 80%; border-collapse: collapse}
 .rs-attacks :is(th, td) {padding: .2em .4em; text-align: center; vertical-align: top; border: 1px solid #fff}
@@ -471,7 +471,7 @@ STYLE = """<style>
 .rs-attacks td {min-width: 4.2em}
 .rs-attacks summary {cursor: pointer}
 .rs-attacks ul {overflow-wrap: anywhere; padding-left: 1em; max-width: 24em}
-%s</style>"""
+COLOURS</style>"""
 
 
 def _colours() -> str:
@@ -500,7 +500,7 @@ def _row(reader: str, outcomes: dict) -> str:
     head = f'<details><summary>{escape(reader)}</summary><ul>{said}</ul></details>'
     return f'<tr><th scope="row">{head}</th>{"".join(map(_cell, outcomes.values()))}</tr>'
 
-# %% ../../nbs/build/73_attacks.ipynb #e6d3b492
+# %% ../../nbs/build/73_attacks.ipynb #463bd7dc
 def table_html(
     results: dict,  # kind -> {reader -> `Outcome`}
 ) -> str:  # HTML without a script
@@ -508,7 +508,7 @@ def table_html(
     heads = ''.join(f'<th scope="col">{escape(kind)}</th>' for kind in ('reader', *results))
     rows = ''.join(_row(reader, {kind: found.get(reader) for kind, found in results.items()}) for reader in READERS)
     return (
-        f'{STYLE % _colours()}<div role="region" tabindex="0" aria-label="What becomes of each kind of document with '
+        f'{STYLE.replace("COLOURS", _colours())}<div role="region" tabindex="0" aria-label="What becomes of each kind of document with '
         f'each reader" style="overflow-x:auto;max-width:100%"><table class="rs-attacks"><thead><tr>{heads}</tr></thead>'
         f'<tbody>{rows}</tbody></table></div>'
     )
