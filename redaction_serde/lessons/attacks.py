@@ -361,8 +361,8 @@ def time_(good: dict) -> dict:
 
 _FOREVER = jsonpickled_call('range', 10**13).encode()
 
-# %% ../../nbs/build/73_attacks.ipynb #6ed4774e
-DEEP = 300_000  # levels
+# %% ../../nbs/build/73_attacks.ipynb #9d61ee72
+DEEP = 200_000  # levels
 
 
 @kind('depth')
@@ -482,20 +482,25 @@ def _colours() -> str:
         rules.append(f'.rs-attacks td.v{i} {{background: {colour} !important; color: {ink} !important}}\n')
     return ''.join(rules)
 
-# %% ../../nbs/build/73_attacks.ipynb #15ba8e8a
+# %% ../../nbs/build/73_attacks.ipynb #536e8315
 def _cell(outcome: Optional[Outcome]) -> str:
     "One outcome as a cell."
     if outcome is None:
         return '<td title="does not apply">·</td>'
     _, sign = VERDICTS[outcome.verdict]
     number = list(VERDICTS).index(outcome.verdict)
-    return f'<td class="v{number}" title="{escape(repr(outcome)[:200])}">{sign} {outcome.verdict}</td>'
+    return f'<td class="v{number}" title="{escape(_told(outcome))}">{sign} {outcome.verdict}</td>'
+
+
+def _told(outcome: Outcome) -> str:
+    "What was said, and what it cost."
+    return repr(outcome)[:240] + (f' ({outcome.cost})' if outcome.cost else '')
 
 
 def _row(reader: str, outcomes: dict) -> str:
     "One reader: its name, which unfolds, and its cells."
     said = ''.join(
-        f'<li>{escape(kind)}: {escape(repr(outcome)[:240])}</li>' for kind, outcome in outcomes.items() if outcome
+        f'<li>{escape(kind)}: {escape(_told(outcome))}</li>' for kind, outcome in outcomes.items() if outcome
     )
     head = f'<details><summary>{escape(reader)}</summary><ul>{said}</ul></details>'
     return f'<tr><th scope="row">{head}</th>{"".join(map(_cell, outcomes.values()))}</tr>'

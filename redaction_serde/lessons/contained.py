@@ -401,7 +401,7 @@ def _prepare() -> None:
         assert found == {'note': NOTE}, (name, found)
     os.chdir(home)
 
-# %% ../../nbs/build/72_contained.ipynb #59ef6835
+# %% ../../nbs/build/72_contained.ipynb #5cd138aa
 def _serve() -> None:
     "Prepare, then start a child for each job on standard input and answer on standard output."
     answers = os.fdopen(os.dup(1), 'w')
@@ -410,6 +410,7 @@ def _serve() -> None:
     print('{}', file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), file=answers, flush=True)
+    os._exit(0)  # what all those libraries would tidy up at the end goes with the folder
 
 
 def _run(job: dict) -> dict:
@@ -440,7 +441,7 @@ def _wait(child: int, seconds: float) -> tuple:
     _, status, usage = os.wait4(child, 0)
     return status, usage, True
 
-# %% ../../nbs/build/72_contained.ipynb #a2f2fb58
+# %% ../../nbs/build/72_contained.ipynb #6edd15ab
 VERDICTS = {  # what became of a document: how it is drawn
     'ran code': ('#D55E00', '✗'),
     'reached out': ('#D55E00', '✗'),
@@ -463,8 +464,13 @@ class Outcome(NamedTuple):
     megabytes: float  # that the process grew by at most
 
     def __repr__(self) -> str:
-        said = f': {self.said}' if self.said else ''
-        return f'{self.verdict}{said} ({self.seconds * 1000:.3g} ms, {self.megabytes:.0f} MB)'
+        return f'{self.verdict}: {self.said}' if self.said else self.verdict
+
+    @property
+    def cost(self) -> str:
+        "Seconds and megabytes to one digit, so that it is the same tomorrow; nothing if it cost little."
+        costs = [(self.seconds, 0.1, 's'), (self.megabytes, 10, 'MB')]
+        return ', '.join(f'{float(f"{x:.1g}"):g} {unit}' for x, least, unit in costs if x >= least)
 
 # %% ../../nbs/build/72_contained.ipynb #ff87fc57
 def _verdict(run: dict) -> tuple:
