@@ -284,6 +284,13 @@ def source_summary(source):
     return f'Source of {", ".join(names[:4])}{" and others" if len(names) > 4 else ""}'
 
 
+def fold_summary(source):
+    """What the fold over a cell says that the reader of a lesson need not see."""
+    if source.startswith('with as_in_the_text:'):
+        return 'Check'
+    return 'How this is drawn' if 'Diagram(' in source else source_summary(source)
+
+
 def callouts(text):
     """Quarto's `::: {.callout-tip}` as MyST's `:::{tip}`."""
     return re.sub(
@@ -429,11 +436,14 @@ def convert(nb, name, links, pages):
         if said(d, 'code-fold') == 'true':
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
+        folds = cell.metadata.get('jupyter', {})  # what JupyterLab folds, too
+        if folds.get('source_hidden'):
+            new.metadata.tags.append('hide-input')
+            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = fold_summary(cell.source)
         if said(d, 'echo') == 'false':
             new.metadata.tags.append('remove-input')
-        if said(d, 'output-fold') == 'true':  # the reader predicts first
+        if folds.get('outputs_hidden'):  # the reader predicts first
             new.metadata.tags.append('hide-output')
-            new.source = new.source.replace('#| output-fold: true\n', '')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'What it says'
         mystnb |= picture_options(new, d, name)
         if mystnb:

@@ -23,7 +23,8 @@ def problems(cells):
     if places != sorted(places):
         yield 'goals, closing, exercises and sources are not in this order'
     exercises = places[2] if len(places) == 4 else 0
-    if not any('#| code-fold' in ''.join(c['source']) for c in cells[exercises:] if c['cell_type'] == 'code'):
+    solved = [''.join(c['source']) for c in cells[exercises:]]
+    if not any('#| code-fold' in s or ('<summary>Solution' in s and '```python' in s) for s in solved):
         yield 'no solution that runs'
     for i, cell in enumerate(cells):
         for output in cell.get('outputs', []):
