@@ -441,14 +441,14 @@ def _wait(child: int, seconds: float) -> tuple:
     _, status, usage = os.wait4(child, 0)
     return status, usage, True
 
-# %% ../../nbs/build/72_contained.ipynb #6edd15ab
+# %% ../../nbs/build/72_contained.ipynb #45e7eb26
 VERDICTS = {  # what became of a document: how it is drawn
     'ran code': ('#D55E00', '✗'),
     'reached out': ('#D55E00', '✗'),
     'imported': ('#E8A33D', '✗'),
     'crashed': ('#444444', '!'),
-    'out of memory': ('#777777', '!'),
-    'out of time': ('#777777', '!'),
+    'out of memory': ('#666666', '!'),
+    'out of time': ('#666666', '!'),
     'changed': ('#F0E442', '≠'),
     'refused': ('#a6d8f5', '–'),
     'read right': ('#d5efd0', '✓'),
