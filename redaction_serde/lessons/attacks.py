@@ -478,21 +478,30 @@ def counts(
             count['harm' if verdict in HARM else verdict] += 1
     return found
 
-# %% ../../nbs/build/73_attacks.ipynb #68d15add
+# %% ../../nbs/build/73_attacks.ipynb #8beec201
 def summary(
     results: dict,  # kind -> {reader -> `Outcome`}
 ) -> str:  # a line for each reader
     "Counts, and the most seconds and megabytes that one document took, each to one digit."
-    columns = ('harm', 'changed', 'refused', 'read right', 'does not apply')
-    lines = [f'{"":30}' + ''.join(f'{name:>{len(name) + 2}}' for name in (*columns, 'most s', 'most MB'))]
-    for reader, count in counts(results).items():
+    found = counts(results)
+    columns = ('harm', 'changed', 'refused', 'read right', 'does not apply', 'most s', 'most MB')
+    lines = [_line('', columns)]
+    for reader, count in found.items():
         outcomes = [results[kind][reader] for kind in KINDS if reader in results[kind]]
-        most = [max(outcome.seconds for outcome in outcomes), max(outcome.megabytes for outcome in outcomes)]
-        cells = [f'{count[name]:{len(name) + 2}}' for name in columns]
-        lines.append(
-            f'{reader:30}{"".join(cells)}' + ''.join(f'{float(f"{x:.1g}"):>{8 + i}g}' for i, x in enumerate(most))
-        )
+        seconds = max(outcome.seconds for outcome in outcomes)
+        megabytes = max(outcome.megabytes for outcome in outcomes)
+        cells = [count[name] for name in columns[:5]] + [_one_digit(seconds), _one_digit(megabytes)]
+        lines.append(_line(reader, cells))
     return '\n'.join(lines)
+
+
+def _line(head: str, cells: Any) -> str:
+    widths = (6, 9, 9, 12, 16, 9, 9)
+    return f'{head:30}' + ''.join(f'{cell:>{width}}' for cell, width in zip(cells, widths))
+
+
+def _one_digit(x: float) -> str:
+    return f'{float(f"{x:.1g}"):g}'
 
 # %% ../../nbs/build/73_attacks.ipynb #5c9995b8
 STYLE = """<style>
