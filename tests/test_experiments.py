@@ -17,8 +17,11 @@ LESSONS = [name for name in notebooks() if part_of(name) in ('learn', 'compare')
 EXPERIMENTS = {
     'learn/00_why.ipynb': ('round(slope * 35 + intercept)', 'round(slope * 45 + intercept)', '22'),
     'learn/01_bytes.ipynb': ('width = 2480', 'width = 2481', '45321'),
+    'learn/01b_five_formats.ipynb': ('x / 11', 'x / 8', '(63, 59, 83)'),
     'learn/02_pickle.ipynb': ("'box': [12, 8]}", "'box': [12, 8, 90]}", '12, 8, 90'),
-    'learn/03_json.ipynb': ("'set': {1},", "'set': [1],", '≠ differs'),
+    'learn/02b_pickles_of_others.ipynb': ('levels = 30', 'levels = 8', 'with 256 ways'),
+    'learn/03_json.ipynb': ("'bytes': b'ab',", "'bytes': b'\\xff',", '/w=='),
+    'learn/03b_json_at_work.ipynb': ('srsly.json_dumps(1e-20), srsly', 'srsly.json_dumps(1e-9), srsly', '0.000000001'),
     'learn/04_binary_formats.ipynb': (
         'Found(0.75, 3975.0)), type=Sorted)',
         'Found(0.5, 3975.0)), type=Sorted)',
@@ -29,6 +32,7 @@ EXPERIMENTS = {
         'def boxes_on(page): return 5',
         "('completed', 50)",
     ),
+    'learn/06_what_ml_saves.ipynb': ("'name': 'Zoë',", "'name': 'Ørsted',", '98rsted'),
     'compare/01_who_keeps_what.ipynb': ("('code of the file ran',)", "('the file has run',)", 'the file has run'),
     'compare/02_speed_and_size.ipynb': ('N = 2000', 'N = 200', '(200, 10)'),
 }

@@ -39,7 +39,7 @@ def test_frame(name):
 
 
 def test_a_missing_part_is_noticed():
-    cells = json.loads((NBS / 'learn' / '01_bytes.ipynb').read_text('utf-8'))['cells']
+    cells = json.loads((NBS / 'reference' / '01_compat.ipynb').read_text('utf-8'))['cells']
     sources = next(c for c in cells if '## Sources' in ''.join(c['source']))
     assert list(problems([c for c in cells if c is not sources])) == ["no '## Sources'"]
     for cell in cells:

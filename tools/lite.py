@@ -29,8 +29,11 @@ IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}  # the
 ROOMS = {
     'schema',
     'formats',
+    'document',
+    'errors',
     'pickles',
     'lessons.diagrams',
+    'lessons.fates',
     'lessons.hexdump',
     'lessons.listings',
     'lessons.reading',

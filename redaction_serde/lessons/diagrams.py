@@ -61,6 +61,9 @@ def _edge(box: Box, towards: tuple[float, float]) -> tuple[float, float]:
     return x + dx / reach, y + dy / reach
 
 # %% ../../nbs/build/44b_diagrams.ipynb #98b136b9
+_numbers = count(1)  # names within a page, of arrow tips and of groups of buttons
+
+
 class Diagram:
     "Boxes and arrows, as SVG in the colours of the page."
 
@@ -75,6 +78,7 @@ class Diagram:
         self.width = width
         self.height = 0.0
         self._parts: list[str] = []
+        self._tip = f'tip-{next(_numbers)}'  # a name of its own: what is hidden takes its arrow tips along
 
     def box(
         self,
@@ -119,7 +123,7 @@ class Diagram:
         x1, y1 = _edge(start, _middle(stop))
         x2, y2 = _edge(stop, _middle(start))
         line = f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="currentColor"'
-        self._parts.append(f'{line} marker-end="url(#tip)"/>')
+        self._parts.append(f'{line} marker-end="url(#{self._tip})"/>')
         if not text:
             return
         across, down = abs(x2 - x1), abs(y2 - y1)
@@ -140,6 +144,12 @@ class Diagram:
             self._parts.append(f'<text {place} dominant-baseline="central" font-size="11">{escape(line)}</text>')
             self.height = max(self.height, y + i * LINE + LINE / 2)
 
+    def _marker(self) -> str:
+        "The tip of an arrow."
+        size = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
+        shape = '<path d="M0 0 8 4 0 8z" fill="currentColor"/>'
+        return f'<defs><marker id="{self._tip}" {size}>{shape}</marker></defs>'
+
     def __repr__(self) -> str:
         return self.alt
 
@@ -147,18 +157,9 @@ class Diagram:
         size = f'viewBox="-2 -2 {self.width + 4:g} {self.height + 4:g}"'
         style = f'width:100%;max-width:{self.width * 1.5:g}px;height:auto;display:block;margin:.6rem 0'
         opening = f'<svg {size} role="img" aria-label="{escape(self.alt, quote=True)}" style="{style}"'
-        return f'{opening} font-family="system-ui, sans-serif" font-size="12" fill="currentColor">{_TIP}{"".join(self._parts)}</svg>'
-
-
-_TIP = (
-    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    '<path d="M0 0 8 4 0 8z" fill="currentColor"/></marker></defs>'
-)
+        return f'{opening} font-family="system-ui, sans-serif" font-size="12" fill="currentColor">{self._marker()}{"".join(self._parts)}</svg>'
 
 # %% ../../nbs/build/44b_diagrams.ipynb #e9b5c696
-_numbers = count(1)
-
-
 class Frames:
     "Pictures of which one is shown at a time, chosen by buttons; no script is needed."
 
