@@ -308,7 +308,7 @@ def relink(text, name, pages):
         place = posixpath.normpath(posixpath.join('nbs', posixpath.dirname(name), target))  # in the repository
         inside = place.removeprefix('nbs/')
         if inside in pages:
-            return relative(f'{pages[inside]}.ipynb', pages[name]) + re.sub(
+            return relative(pages[inside] + posixpath.splitext(inside)[1], pages[name]) + re.sub(
                 r'[^\w#-]', '', unquote(anchor).lower()
             )  # Jupyter's anchors keep capitals and commas
         if inside.startswith('images/'):

@@ -36,6 +36,7 @@ ROOMS = {
     'lessons.fates',
     'lessons.hexdump',
     'lessons.listings',
+    'lessons.messages',
     'lessons.reading',
     'lessons.tracer',
 }  # modules of ours that need nothing else, or whole rooms
