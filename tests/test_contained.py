@@ -1,7 +1,9 @@
 """The quarantine of the lesson on attacks keeps its promises: what is without bounds is stopped, and nothing gets out."""
 
 import os
+import signal
 import sys
+import threading
 
 import pytest
 
@@ -16,6 +18,7 @@ if not hasattr(os, 'fork'):
 def room():
     with Quarantine(seconds=1) as quarantine:
         yield quarantine
+    assert not quarantine.folder.exists() and quarantine._server.poll() is not None  # nothing is left
 
 
 def call(name, *texts):
@@ -86,11 +89,12 @@ def test_a_good_document_that_says_something_else_is_noticed(room):
     assert room.read('json', b'{"note": [1]}', {'note': NOTE}).verdict == 'changed'
 
 
-def test_nothing_is_left_when_it_is_closed():
-    with Quarantine(seconds=1) as quarantine:
-        assert quarantine.read('json', b'{}').verdict == 'read right'
-        assert quarantine.folder.exists()
-    assert not quarantine.folder.exists() and quarantine._server.poll() is not None
+def test_an_interrupted_job_does_not_answer_for_the_next(room):
+    """As when the kernel of a notebook is interrupted while a document is read."""
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        room.read('pickle', FOREVER)
+    assert room.read('json', b'{}').verdict == 'read right'
 
 
 @pytest.mark.parametrize('kind', attacks.KINDS)

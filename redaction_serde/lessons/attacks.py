@@ -99,7 +99,7 @@ def _member(archive: bytes, end: str) -> str:
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         return next(name for name in opened.namelist() if name.endswith(end))
 
-# %% ../../nbs/build/49c_attacks.ipynb #efee9d19
+# %% ../../nbs/build/49c_attacks.ipynb #cb0cedf3
 def _sealed_json(data: bytes) -> bytes:
     "With a checksum that fits what follows the first line."
     first, _, rest = data.partition(b'\n')
@@ -107,7 +107,7 @@ def _sealed_json(data: bytes) -> bytes:
 
 
 def _sealed_msgpack(data: bytes) -> bytes:
-    "With a checksum that fits what stands before it, and before the byte that says: a number of 32 bits."
+    "With a checksum that fits what stands before it and its first byte, the mark of a number."
     return data[:-4] + zlib.crc32(data[:-5]).to_bytes(4, 'big')
 
 # %% ../../nbs/build/49c_attacks.ipynb #c23470a2
@@ -253,7 +253,7 @@ def _safetensors(tensors: dict, data: bytes = b'') -> bytes:
 def _with_header(header: str, data: bytes = b'') -> bytes:
     return struct.pack('<Q', len(header)) + header.encode() + data
 
-# %% ../../nbs/build/49c_attacks.ipynb #5fde37d0
+# %% ../../nbs/build/49c_attacks.ipynb #2169bff2
 BOMB = 300  # million bytes, unpacked
 
 
@@ -271,7 +271,8 @@ def _zipped(head: bytes, filling: bytes, tail: bytes) -> bytes:
 def _zip_bomb(good: bytes, member: str, head: bytes, filling: bytes, tail: bytes = b'') -> bytes:
     "A zip archive in which one member is very long."
     made, million = io.BytesIO(), filling * 1_000_000
-    with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(made, 'w', zipfile.ZIP_DEFLATED, True, 1) as new:
+    new = zipfile.ZipFile(made, 'w', compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    with new, zipfile.ZipFile(io.BytesIO(good)) as old:
         for name in old.namelist():
             if name != member:
                 new.writestr(name, old.read(name), zipfile.ZIP_STORED)

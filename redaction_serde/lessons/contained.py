@@ -7,9 +7,10 @@ __all__ = ['NOTE', 'HASH', 'READERS', 'MARKER', 'MODULE', 'MOST_COPIES', 'VERDIC
            'Torch', 'Numpy', 'Jsonpickle', 'Skops', 'Safetensors', 'Json', 'Orjson', 'Msgspec', 'Ours', 'plain',
            'Outcome', 'Quarantine']
 
-# %% ../../nbs/build/49b_contained.ipynb #4e079e52
+# %% ../../nbs/build/49b_contained.ipynb #6ba8ea62
 import errno
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -24,7 +25,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, NamedTuple, Optional, cast
+from typing import Any, Callable, NamedTuple, cast
 
 try:
     import resource
@@ -401,7 +402,7 @@ def _prepare() -> None:
         assert found == {'note': NOTE}, (name, found)
     os.chdir(home)
 
-# %% ../../nbs/build/49b_contained.ipynb #5cd138aa
+# %% ../../nbs/build/49b_contained.ipynb #52d11f06
 def _serve() -> None:
     "Prepare, then start a child for each job on standard input and answer on standard output."
     answers = os.fdopen(os.dup(1), 'w')
@@ -426,7 +427,8 @@ def _run(job: dict) -> dict:
         told = [json.loads(line) for line in pipe.read().splitlines()]
     peak = usage.ru_maxrss if sys.platform == 'darwin' else usage.ru_maxrss << 10
     signal_ = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    return dict(told=told, peak=peak, cpu=usage.ru_utime + usage.ru_stime, signal=signal_, late=late)
+    cpu = usage.ru_utime + usage.ru_stime
+    return dict(number=job['number'], told=told, peak=peak, cpu=cpu, signal=signal_, late=late)
 
 # %% ../../nbs/build/49b_contained.ipynb #48dd89eb
 def _wait(child: int, seconds: float) -> tuple:
@@ -504,7 +506,7 @@ def _damage(counts: dict) -> tuple:
         said += f', {counts["no_difference"]} read right'
     return 'refused', said
 
-# %% ../../nbs/build/49b_contained.ipynb #2aa7c876
+# %% ../../nbs/build/49b_contained.ipynb #dfd8eda2
 _START = (
     'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
     'from redaction_serde.lessons.contained import _serve; _serve()'
@@ -524,12 +526,13 @@ def _start(folder: Path) -> subprocess.Popen:
             cwd=folder,
             env={**os.environ, **more, 'ZENML_CONFIG_PATH': str(folder / 'zenml')},
             text=True,
+            start_new_session=True,  # interrupting a notebook does not interrupt it
         )
     if not cast(Any, server.stdout).readline():
         raise RuntimeError(f'the readers cannot be prepared: {(folder / "errors").read_text()[-2000:]}')
     return server
 
-# %% ../../nbs/build/49b_contained.ipynb #72c93d41
+# %% ../../nbs/build/49b_contained.ipynb #f4bc3866
 class Quarantine:
     "Reads documents in processes of their own, with bounded time and memory and one folder each."
 
@@ -543,6 +546,7 @@ class Quarantine:
         self.seconds, self.megabytes = seconds, megabytes
         self._folder = tempfile.TemporaryDirectory(prefix='quarantine-', ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
+        self._numbers = itertools.count()
         self._server = _start(self.folder)
 
     def __enter__(self) -> 'Quarantine':
@@ -590,10 +594,18 @@ class Quarantine:
         seconds = self.seconds * (10 if 'damage' in more else 1)
         job = dict(reader=reader, folder=folder, path=path.name, seconds=seconds, wall=5 * seconds + 10)
         job |= dict(memory=self.megabytes << 20, expected=None, damage='') | more
-        print(json.dumps(job), file=cast(Any, self._server.stdin), flush=True)
-        run = json.loads(cast(Any, self._server.stdout).readline())
+        run = self._answer(dict(number=next(self._numbers), **job))
         shutil.rmtree(folder, ignore_errors=True)
         return _outcome(run)
+
+    def _answer(self, job: dict) -> dict:
+        "What is said of a job. Answers to earlier ones, during which the reader of a notebook interrupted it, are dropped."
+        print(json.dumps(job), file=cast(Any, self._server.stdin), flush=True)
+        while line := cast(Any, self._server.stdout).readline():
+            run = json.loads(line)
+            if run['number'] == job['number']:
+                return run
+        raise RuntimeError(f'the readers have ended: {(self.folder / "errors").read_text()[-2000:]}')
 
 # %% ../../nbs/build/49b_contained.ipynb #175e8ef9
 def _plain_name(reader: str) -> str:
