@@ -22,11 +22,9 @@ EXPERIMENTS = {
     'learn/02b_pickles_of_others.ipynb': ('levels = 30', 'levels = 8', 'with 256 ways'),
     'learn/03_json.ipynb': ("'bytes': b'ab',", "'bytes': b'\\xff',", '/w=='),
     'learn/03b_json_at_work.ipynb': ('srsly.json_dumps(1e-20), srsly', 'srsly.json_dumps(1e-9), srsly', '0.000000001'),
-    'learn/04_binary_formats.ipynb': (
-        'Found(0.75, 3975.0)), type=Sorted)',
-        'Found(0.5, 3975.0)), type=Sorted)',
-        'area=0.5',
-    ),
+    'learn/04_binary_formats.ipynb': ('to_varint(300)', 'to_varint(16384)', '80 80 01'),
+    'learn/04b_changing_a_schema.ipynb': ('page=2**32 + 5)', 'page=2**31)', "('wrong', {'page': -2147483648})"),
+    'learn/04c_columns.ipynb': ('3300, 1, 95)', '3300, 2, 95)', '00 00 02'),
     'learn/05_materialisation.ipynb': (
         'def boxes_on(page): return 2',
         'def boxes_on(page): return 5',
