@@ -511,7 +511,7 @@ STYLE = """<style>
 .rs-attacks th[scope=row] {text-align: left; font-weight: normal; min-width: 11em}
 .rs-attacks td {min-width: 4.2em}
 .rs-attacks summary {cursor: pointer}
-.rs-attacks ul {overflow-wrap: anywhere; padding-left: 1em; max-width: 24em}
+.rs-attacks ul {overflow-wrap: anywhere; padding-left: 1em; width: 28em}
 COLOURS</style>"""
 
 
