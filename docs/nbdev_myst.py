@@ -423,6 +423,8 @@ def convert(nb, name, links, pages):
                 for o in cell.get('outputs', [])
             ]
         )
+        for shown in (o['data'] for o in outputs if 'text/markdown' in o.get('data', {})):
+            shown['text/markdown'] = relink(shown['text/markdown'], name, pages)
         new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata={'tags': []})
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):

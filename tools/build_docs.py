@@ -30,8 +30,8 @@ GROUPS = [  # folder of nbs/, title, what its notebooks are about
     (
         'learn',
         'Learn',
-        'What serialisation is, from single bytes to the artifacts of a pipeline. Each lesson stands alone, needs nothing but Python at first, '
-        'and shows a trap happening before it gives it a name.',
+        'What serialisation is, from single bytes to the artifacts of a pipeline. Each lesson can be read on its own, asks before it tells, '
+        'and says at its top how long it takes and what it needs.',
     ),
     (
         'build',
