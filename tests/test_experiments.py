@@ -33,6 +33,7 @@ EXPERIMENTS = {
     'learn/06_what_ml_saves.ipynb': ("'name': 'Zoë',", "'name': 'Ørsted',", '98rsted'),
     'compare/01_who_keeps_what.ipynb': ("('code of the file ran',)", "('the file has run',)", 'the file has run'),
     'compare/02_speed_and_size.ipynb': ('N = 2000', 'N = 200', '(200, 10)'),
+    'compare/03_attacks.ipynb': ('place = 134_217_727', 'place = 127', "{'pickle': read right: None"),
 }
 
 

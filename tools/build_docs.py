@@ -41,7 +41,7 @@ GROUPS = [  # folder of nbs/, title, what its notebooks are about
     (
         'compare',
         'Compare',
-        'Ways to store a record collection, held against each other: what each one keeps, what it changes without a word, how fast it is and how large its files are.',
+        'Ways to store a record collection, held against each other: what each one keeps, what it changes without a word, how fast it is, how large its files are, and what a hostile file can do to its reader.',
     ),
     (
         'reference',
