@@ -193,7 +193,7 @@ def _fingerprint(manifest: Optional[bytes]) -> Optional[str]:
     "What stands for a manifest, and so for all that it names."
     return None if manifest is None else hashlib.sha256(manifest).hexdigest()
 
-# %% ../nbs/build/75_dataset.ipynb #905be0d4
+# %% ../nbs/build/75_dataset.ipynb #67737670
 _REMEDY = 'Restore it from a backup, or write its records again: they make the same file'
 
 
@@ -233,7 +233,7 @@ def _fault(path: Path, shard: Shard) -> Optional[str]:
     with opened(path) as file:
         return _other(_digest(file), shard)
 
-# %% ../nbs/build/75_dataset.ipynb #9b5f6ba0
+# %% ../nbs/build/75_dataset.ipynb #efed24d1
 def _check_there(folder: Path, wire: str, shards: list, limits: Limits) -> None:
     "Raises `DecodeError` with every shard that is not there with its size."
     problems = Problems(limits.problems)
@@ -244,7 +244,7 @@ def _check_there(folder: Path, wire: str, shards: list, limits: Limits) -> None:
     if problems:
         raise DecodeError(problems)
 
-# %% ../nbs/build/75_dataset.ipynb #8ea63de6
+# %% ../nbs/build/75_dataset.ipynb #476f1a22
 class _Counted:
     "Records that are counted as they pass."
 
@@ -261,7 +261,7 @@ class _Counted:
             self.boxes += count_boxes(record) if isinstance(record, BaseRecord) else 0  # what is none is refused later
             yield record
 
-# %% ../nbs/build/75_dataset.ipynb #8c1bbb63
+# %% ../nbs/build/75_dataset.ipynb #0206bc8c
 class _Writer:
     "Writes shards, of which no manifest knows yet."
 
@@ -307,7 +307,7 @@ class _Writer:
             self.options['progress'](self.count)
         return shard
 
-# %% ../nbs/build/75_dataset.ipynb #eb4b21b6
+# %% ../nbs/build/75_dataset.ipynb #4e47e3c5
 class Part(NamedTuple):
     "Some of the records of a data set, and what they are made from."
 
@@ -333,7 +333,7 @@ def _parts_of(records: Iterable) -> Iterator[Part]:
         seen.add(part.source)
         yield part
 
-# %% ../nbs/build/75_dataset.ipynb #5624a65d
+# %% ../nbs/build/75_dataset.ipynb #083a2826
 def _note_of(source: str, writer: _Writer) -> Path:
     "Where it is noted that a part has been made."
     options = writer.options
@@ -377,7 +377,7 @@ def _shards_of(records: Iterable, writer: _Writer, known: Iterable = ()) -> list
             shards += _made_once(part, writer)
     return shards
 
-# %% ../nbs/build/75_dataset.ipynb #8b510ca5
+# %% ../nbs/build/75_dataset.ipynb #9323bf9c
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     "One process at a time, where the system can see to that."
@@ -414,7 +414,7 @@ def _replace_manifest(folder: Path, began: Optional[str], wire: str, shards: lis
         write_file(_own(folder / _MANIFEST), text)
     return text
 
-# %% ../nbs/build/75_dataset.ipynb #533345bc
+# %% ../nbs/build/75_dataset.ipynb #a6cc8352
 def _check_ours(manifest: Optional[bytes], folder: Path) -> None:
     "Raises `EncodeError` rather than replace a manifest of something else."
     if manifest is None:
@@ -446,7 +446,7 @@ def write_dataset(
     _replace_manifest(place, _fingerprint(old), format, shards, limits)
     return sum(shard.records for shard in shards)
 
-# %% ../nbs/build/75_dataset.ipynb #582ca6ea
+# %% ../nbs/build/75_dataset.ipynb #b539cacd
 class _Held(Source):
     "The records of a shard that is read as a whole."
 
@@ -465,7 +465,7 @@ class _Held(Source):
         row = self._rows[i]
         return msgspec.msgpack.decode(msgspec.msgpack.encode(row), type=type(row))
 
-# %% ../nbs/build/75_dataset.ipynb #9fef6ca3
+# %% ../nbs/build/75_dataset.ipynb #6b54edc6
 _MOST_OPEN, _MOST_HELD = 64, 2  # shards that are kept open
 
 
@@ -599,7 +599,7 @@ class _Shards:
         for source in self._sources.values():
             source.close()
 
-# %% ../nbs/build/75_dataset.ipynb #59d75e12
+# %% ../nbs/build/75_dataset.ipynb #8a1070fb
 @guarded
 def _without(source: Source, gone: set, writer: _Writer) -> Shard:
     "Write a shard again without the records at some positions."
@@ -623,7 +623,7 @@ def _by_shard(positions: Iterable, source: _Shards) -> dict:
         found.setdefault(k, set()).add(j)
     return found
 
-# %% ../nbs/build/75_dataset.ipynb #cf66fee7
+# %% ../nbs/build/75_dataset.ipynb #8be7c55c
 class OpenedDataset(OpenedCollection):
     "Records of a data set, read when they are asked for; a part of it is a view, to which nothing can be added."
 
@@ -706,7 +706,7 @@ class OpenedDataset(OpenedCollection):
     def __repr__(self) -> str:
         return f'<{type(self).__name__}: {len(self)} records in {len(self.paths)} shards of {self._source.name}>'
 
-# %% ../nbs/build/75_dataset.ipynb #0890357d
+# %% ../nbs/build/75_dataset.ipynb #24600fe6
 def _vacuum(folder: Path, limits: Limits) -> int:
     "Remove the files of a data set that its manifest does not name."
     freed = 0
@@ -722,7 +722,7 @@ def _vacuum(folder: Path, limits: Limits) -> int:
                     path.unlink()
     return freed
 
-# %% ../nbs/build/75_dataset.ipynb #1e84c81c
+# %% ../nbs/build/75_dataset.ipynb #f3df7f2c
 @guarded
 def _dataset_again(folder: Path, fingerprint: str, options: dict, seen: dict, positions: Any) -> OpenedCollection:
     manifest = _manifest_of(folder, options['limits'])
