@@ -248,7 +248,7 @@ class Survival:
     def _repr_html_(self) -> str:
         return _page(self)
 
-# %% ../../nbs/build/45b_survival.ipynb #75275962
+# %% ../../nbs/build/45b_survival.ipynb #f9b3538b
 _COLOURS = {  # verdict -> background and text
     'kept': ('rgba(0, 114, 178, .17)', 'inherit'),
     'type changed': ('#f0e442', '#000'),
@@ -257,15 +257,17 @@ _COLOURS = {  # verdict -> background and text
     'unreadable': ('#5b3a8c', '#fff'),
 }
 _STYLE = """
-.rs-survival {container-type: inline-size; position: relative; margin: .6rem 0}
+.rs-survival {container-type: inline-size; margin: .6rem 0}
+.rs-survival .box {--rs-names: 17rem}
 .rs-survival .box {overflow: auto; max-height: min(85vh, 56rem); border: 1px solid rgba(128, 128, 128, .5)}
-.rs-survival table.rs {border-collapse: separate; border-spacing: 1px; margin: 0; font-size: 13px; width: auto; display: table; table-layout: auto}
-.rs-survival table.rs tr :is(th, td) {padding: 1px 3px; line-height: 1.5; text-align: center; vertical-align: middle; border: 0; white-space: nowrap; min-width: 2.2em; font-weight: normal; background: var(--rs-page)}
-.rs-survival table.rs thead th {position: sticky; top: 0; z-index: 2; vertical-align: bottom}
+.rs-survival .box table.rs {border-collapse: separate; border-spacing: 1px; margin: 0; font-size: 13px; width: calc(var(--rs-names) + var(--rs-ways) * 2.4em); display: table; table-layout: fixed}
+.rs-survival table.rs tr :is(th, td) {padding: 1px 3px; line-height: 1.5; text-align: center; vertical-align: middle; border: 0; white-space: nowrap; min-width: 0; width: 2.4em; box-sizing: border-box; font-weight: normal; background: var(--rs-page)}
+.rs-survival table.rs thead th {position: sticky; top: 0; z-index: 2; vertical-align: bottom; padding: 5px 3px 1px}
 .rs-survival thead span {writing-mode: vertical-rl; transform: rotate(180deg)}
-.rs-survival table.rs tr > :is(th, td):first-child {position: sticky; left: 0; z-index: 1; text-align: left; max-width: 17rem; overflow: hidden; text-overflow: ellipsis}
+.rs-survival table.rs tr > :is(th, td):first-child {position: sticky; left: 0; z-index: 1; text-align: left; width: var(--rs-names); overflow: hidden; text-overflow: ellipsis}
 .rs-survival table.rs thead th:first-child {z-index: 3}
-.rs-survival table.rs th[scope=rowgroup] {font-weight: bold; padding-top: .6em; max-width: none}
+.rs-survival table.rs th[scope=rowgroup] {position: static; overflow: visible; font-weight: bold; padding-top: .6em}
+.rs-survival table.rs th[scope=rowgroup] span {position: sticky; left: 4px}
 .rs-survival table.rs .sum td {font-weight: bold}
 .rs-survival table.rs details {display: inline; margin: 0; padding: 0; border: 0; background: none}
 .rs-survival table.rs summary {cursor: pointer; list-style: none; font-weight: inherit; display: block}
@@ -275,23 +277,23 @@ _STYLE = """
 .rs-survival summary::-webkit-details-marker {display: none}
 .rs-survival table.rs details[open] > summary {text-decoration: underline; font-weight: bold}
 .rs-survival summary:focus-visible, .rs-survival .box:focus-visible {outline: 2px solid currentColor; outline-offset: -2px}
-.rs-survival table.rs tr.more > td {white-space: normal; text-align: left; padding: 0 0 .4em; position: static; max-width: none}
+.rs-survival table.rs tr.more > td {white-space: normal; text-align: left; padding: 0 0 .4em; position: static; overflow: visible}
 .rs-survival .more div {position: sticky; left: 0; width: min(46rem, 100cqw - 2rem); padding: 0 .6rem; overflow-wrap: anywhere}
 .rs-survival .more :is(p, pre) {margin: .2em 0; padding: 0; font-size: 13px; line-height: 1.4; white-space: pre-wrap; background: none; border: 0; color: inherit}
 .rs-survival .legend {margin: 0 0 .3rem; font-size: 13px}
-.rs-survival .legend span {padding: 0 .5em; margin-right: .2em}
+.rs-survival .legend span {display: inline-block; padding: 0 .5em; margin: 0 .2em .2em 0}
 @supports selector(:has(a)) {
 .rs-survival table.rs tr.more, .rs-survival .more :is(p, pre) {display: none}
 .rs-survival table.rs tr:has(details[open]) + tr.more {display: table-row}
 .rs-survival tr:has(> .c0 details[open]) + tr.more :is(p, pre) {display: block}
 }
-@container (max-width: 30rem) {.rs-survival table.rs tr > :is(th, td):first-child {max-width: 9.5rem}}
+@container (max-width: 30rem) {.rs-survival .box {--rs-names: 9.5rem}}
 """
 
-# %% ../../nbs/build/45b_survival.ipynb #f2617a87
+# %% ../../nbs/build/45b_survival.ipynb #70220678
 def _style(columns: int) -> str:
     page = 'var(--pst-color-background, var(--jp-layout-color0, Canvas))'
-    rules = [_STYLE, f'.rs-survival {{--rs-page: {page}}}']
+    rules = [_STYLE, f'.rs-survival {{--rs-page: {page}; --rs-ways: {columns}}}']
     for verdict, (background, colour) in _COLOURS.items():
         name = _css(verdict)
         rules.append(
@@ -357,7 +359,7 @@ def _rows(survival: Survival, name: str) -> str:
         f'<tr class="more"><td colspan="{len(row) + 1}"><div>{more}</div></td></tr>'
     )
 
-# %% ../../nbs/build/45b_survival.ipynb #a6016440
+# %% ../../nbs/build/45b_survival.ipynb #014069d8
 def _about_ways(survival: Survival) -> str:
     kept = ''.join(f'<td>{count["kept"]}</td>' for count in survival.totals().values())
     runs = ''.join(f'<td>{"yes" if way in READERS else "no"}</td>' for way in survival.ways)
@@ -371,7 +373,9 @@ def _page(survival: Survival) -> str:
     heads = ''.join(f'<th scope="col"><span>{html.escape(way)}</span></th>' for way in survival.ways)
     bodies = []
     for group, names in survival.groups().items():
-        title = f'<tr><th scope="rowgroup" colspan="{len(survival.ways) + 1}">{html.escape(group)}</th></tr>'
+        title = (
+            f'<tr><th scope="rowgroup" colspan="{len(survival.ways) + 1}"><span>{html.escape(group)}</span></th></tr>'
+        )
         bodies.append(f'<tbody>{title}{"".join(_rows(survival, name) for name in names)}</tbody>')
     label = 'What becomes of each case on each way'
     return (
