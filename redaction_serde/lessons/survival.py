@@ -248,7 +248,7 @@ class Survival:
     def _repr_html_(self) -> str:
         return _page(self)
 
-# %% ../../nbs/build/45b_survival.ipynb #f9b3538b
+# %% ../../nbs/build/45b_survival.ipynb #fe8fb4c4
 _COLOURS = {  # verdict -> background and text
     'kept': ('rgba(0, 114, 178, .17)', 'inherit'),
     'type changed': ('#f0e442', '#000'),
@@ -266,7 +266,7 @@ _STYLE = """
 .rs-survival thead span {writing-mode: vertical-rl; transform: rotate(180deg)}
 .rs-survival table.rs tr > :is(th, td):first-child {position: sticky; left: 0; z-index: 1; text-align: left; width: var(--rs-names); overflow: hidden; text-overflow: ellipsis}
 .rs-survival table.rs thead th:first-child {z-index: 3}
-.rs-survival table.rs th[scope=rowgroup] {position: static; overflow: visible; font-weight: bold; padding-top: .6em}
+.rs-survival table.rs tr > th[scope=rowgroup]:first-child {position: static; overflow: visible; font-weight: bold; padding-top: .6em}
 .rs-survival table.rs th[scope=rowgroup] span {position: sticky; left: 4px}
 .rs-survival table.rs .sum td {font-weight: bold}
 .rs-survival table.rs details {display: inline; margin: 0; padding: 0; border: 0; background: none}
@@ -275,7 +275,7 @@ _STYLE = """
 .rs-survival table.rs th summary::before {content: '▸ '}
 .rs-survival table.rs th details[open] summary::before {content: '▾ '}
 .rs-survival summary::-webkit-details-marker {display: none}
-.rs-survival table.rs details[open] > summary {text-decoration: underline; font-weight: bold}
+.rs-survival table.rs details[open] > summary {text-decoration: underline}
 .rs-survival summary:focus-visible, .rs-survival .box:focus-visible {outline: 2px solid currentColor; outline-offset: -2px}
 .rs-survival table.rs tr.more > td {white-space: normal; text-align: left; padding: 0 0 .4em; position: static; overflow: visible}
 .rs-survival .more div {position: sticky; left: 0; width: min(46rem, 100cqw - 2rem); padding: 0 .6rem; overflow-wrap: anywhere}
@@ -287,7 +287,7 @@ _STYLE = """
 .rs-survival table.rs tr:has(details[open]) + tr.more {display: table-row}
 .rs-survival tr:has(> .c0 details[open]) + tr.more :is(p, pre) {display: block}
 }
-@container (max-width: 30rem) {.rs-survival .box {--rs-names: 9.5rem}}
+@container (max-width: 30rem) {.rs-survival .box {--rs-names: 10.5rem}}
 """
 
 # %% ../../nbs/build/45b_survival.ipynb #70220678
