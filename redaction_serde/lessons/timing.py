@@ -193,12 +193,12 @@ class Watch:
             f'{tenths(self.share)} of the time; garbage found: {self.found}'
         )
 
-# %% ../../nbs/build/45c_timing.ipynb #84d19ca3
+# %% ../../nbs/build/45c_timing.ipynb #08ca9868
 def timed(
     action: Callable[[], Any],
     collector: str,  # 'as found' or 'off'
 ) -> tuple[float, Any]:  # seconds, and what the action returned
-    "Processor time of a call and, if the collector is on, of looking at the young objects that it leaves."
+    "Processor time of a call and, with the collector on, of looking at what it leaves."
     gc.collect()  # the same state for all
     if collector == 'off':
         gc.disable()
