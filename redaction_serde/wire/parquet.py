@@ -57,31 +57,30 @@ def _pyarrow() -> Any:
         raise EncodeError(message) from None
     return pyarrow
 
-# %% ../../nbs/build/74_parquet.ipynb #5a2a9ab1
+# %% ../../nbs/build/74_parquet.ipynb #a40712c5
 _SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 _TEXTS = ('record_id', 'filepath', 'rest')
-_WHOLE = ('width', 'height', 'class_map', 'layout', 'types')
+_SINGLE = ('width', 'height', 'class_map', 'is_new')
 _LISTS = {'label_id': 'int64', **dict.fromkeys(_SIDES, 'double'), 'area': 'double', 'iscrowd': 'int64', 'score': 'double'}
 
 
-def _schema(dictionaries: bool = False) -> Any:
-    "The columns of a file; with `dictionaries` as they are read, so that a text that repeats is held once."
+def _schema() -> Any:
+    "The columns of a file."
     pa = _pyarrow()
-    held = (lambda type_: pa.dictionary('int32', type_)) if dictionaries else (lambda type_: type_)
-    text = held(pa.string())
     lists = {name: pa.list_(pa.field('element', type_, nullable=False)) for name, type_ in _LISTS.items()}
     columns = {
-        'record_id': text,
-        'filepath': text,
+        'record_id': pa.string(),
+        'filepath': pa.string(),
         'width': pa.int64(),
         'height': pa.int64(),
         'label_id': lists.pop('label_id'),
         'label': pa.list_(pa.field('element', pa.string())),
         **lists,
         'class_map': pa.int64(),
+        'is_new': pa.bool_(),
         'layout': pa.int32(),
         'types': pa.int32(),
-        'rest': held(pa.binary()),
+        'rest': pa.binary(),
     }
     return pa.schema([pa.field(*column, nullable=column[0] not in ('layout', 'types')) for column in columns.items()])
 
@@ -102,7 +101,7 @@ class _Field:
         "The values of some records, and those of which the columns say nothing. Raises ValueError for what is wrong."
         raise NotImplementedError
 
-# %% ../../nbs/build/74_parquet.ipynb #0bdfa9fd
+# %% ../../nbs/build/74_parquet.ipynb #9457105d
 class _Id(_Field):
     components, field, columns, bit = ('RecordID',), 'record_id', ('record_id',), 1
 
@@ -112,19 +111,29 @@ class _Id(_Field):
         return [_pyarrow().array(texts, 'string')], [text is not None for text in texts], whole
 
     def read(self, columns, part, other):
+        import numpy as np
+
         values = columns['record_id'][part]
-        if other.any():
-            values = [_whole_number(v) if w else v for v, w in zip(values, other.tolist())]
+        places = np.flatnonzero(other).tolist()
+        if not places:
+            return values, [v is None for v in values]
+        texts = [values[i] for i in places]
+        for i, number in zip(places, _whole_numbers(texts)):
+            values[i] = number
         return values, [v is None for v in values]
 
 
-def _whole_number(text: Optional[str]) -> Optional[int]:
-    "A whole number as it was written. Raises ValueError for any other spelling."
-    if text is None:
-        return None
-    if len(text) > 20 or str(int(text)) != text:
-        raise ValueError(f'{printable(repr(text), 40)} is not a whole number as it is written')
-    return int(text)
+def _whole_numbers(texts: list) -> list:
+    "Whole numbers as they were written. Raises ValueError for any other spelling."
+    if None in texts or max(map(len, texts)) > _DIGITS:
+        raise ValueError('expected a whole number as an id')
+    numbers = list(map(int, texts))
+    if list(map(str, numbers)) != texts:
+        raise ValueError('an id is not spelled as a whole number is')
+    return numbers
+
+
+_DIGITS = 20  # of the largest
 
 # %% ../../nbs/build/74_parquet.ipynb #45dea0f0
 class _Path(_Field):
@@ -137,7 +146,7 @@ class _Path(_Field):
         values = columns['filepath'][part]
         return values, [v is None for v in values]
 
-# %% ../../nbs/build/74_parquet.ipynb #5311701b
+# %% ../../nbs/build/74_parquet.ipynb #42d9f608
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -164,6 +173,18 @@ class _ClassMap(_Field):
 
     def read(self, columns, part, other):
         values = columns['class_map'][part]
+        return values, [v is None for v in values]
+
+
+class _IsNew(_Field):
+    field, columns = 'is_new', ('is_new',)  # the record's own
+
+    def write(self, values, counts):
+        said = [None if v is UNSET else v for v in values]
+        return [_pyarrow().array(said, 'bool')], [v is not None for v in said], []
+
+    def read(self, columns, part, other):
+        values = columns['is_new'][part]
         return values, [v is None for v in values]
 
 # %% ../../nbs/build/74_parquet.ipynb #72a02abb
@@ -295,7 +316,7 @@ def _numbers_of(value: Any) -> Optional[list]:
         return array.tolist() if is_list else None
     return value if type(value) is list else None
 
-# %% ../../nbs/build/74_parquet.ipynb #22e49d5f
+# %% ../../nbs/build/74_parquet.ipynb #e5692fb2
 _BOXES = _List('BBoxes', 'bboxes', _SIDES, 2)
 _LABEL_IDS = _List('InstancesLabels', 'label_ids', ('label_id',))
 _FIELDS = (
@@ -303,6 +324,7 @@ _FIELDS = (
     _Path(),
     _Size(),
     _ClassMap(),
+    _IsNew(),
     _LABEL_IDS,
     _BOXES,
     _List('Areas', 'areas', ('area',), 4),
@@ -312,7 +334,7 @@ _FIELDS = (
 _READ = tuple(name for field in _FIELDS for name in field.columns) + ('layout', 'types', 'rest')
 _OF_BOXES = {'BBoxes', 'InstancesLabels', 'Areas', 'IsCrowds', 'Scores'}
 
-# %% ../../nbs/build/74_parquet.ipynb #c61bb4db
+# %% ../../nbs/build/74_parquet.ipynb #b6e88c17
 @lru_cache(maxsize=512)
 def _places(
     shape: RecordShape,
@@ -322,12 +344,20 @@ def _places(
     main = _first(tasks, {'BBoxes'}) if any('BBoxes' in names for names in tasks) else _first(tasks, {'InstancesLabels'})
     found = {}
     for field in _FIELDS:
+        if not field.components:
+            found[_own(shape, field.field)] = field
+            continue
         names = set(field.components)
         task = main if names <= _OF_BOXES else _first(tasks, names)
         component = None if task is None else next((n for n in field.components if n in tasks[task]), None)
         if component is not None:
             found[_position(shape, task, component, field.field)] = field
     return found
+
+
+def _own(shape: RecordShape, key: str) -> int:
+    "Where a value of the record's own stands in the columns of a block."
+    return next(i for i, spec in enumerate(shape.columns) if spec.task is None and spec.key == key)
 
 
 def _first(tasks: list, names: set) -> Optional[int]:
@@ -548,21 +578,22 @@ def _varint(data: Any, at: int, end: int) -> tuple:  # value, and where it ends
             return value, at
     raise ValueError('a number in the header of a page does not end')
 
-# %% ../../nbs/build/74_parquet.ipynb #67d9eb9c
+# %% ../../nbs/build/74_parquet.ipynb #21545318
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
-_ENCODINGS = {0, 2, 8, 9}  # PLAIN, two names of a dictionary, BYTE_STREAM_SPLIT: none makes much of few bytes
+_PLAIN = frozenset({0})  # texts are spelled out, so that few bytes cannot become many long ones
+_ENCODINGS = frozenset({0, 2, 8, 9})  # PLAIN, two names of a dictionary, BYTE_STREAM_SPLIT
 _MAX_PAGE = 1 << 31
 
 
-def _values_in(data: Any, at: int, end: int) -> tuple:  # values, and bytes when they are unpacked
+def _values_in(data: Any, at: int, end: int, encodings: frozenset) -> tuple:  # values, and bytes when unpacked
     "What the pages of a column say that they hold. Raises ValueError for pages of other kinds."
     values = size = 0
     while at < end:
         header, at = _fields(data, at, end)
         kind, unpacked, packed = header[1], header[2], header[3]
         page = header[5 if kind == _DATA_PAGE else 7]
-        if kind not in (_DATA_PAGE, _DICTIONARY_PAGE) or page[2] not in _ENCODINGS:
-            raise ValueError(f'a page of kind {kind} in encoding {page[2]}')
+        if kind not in (_DATA_PAGE, _DICTIONARY_PAGE) or page[2] not in encodings:
+            raise ValueError(f'found a page of kind {kind} in encoding {page[2]}')
         if not all(0 <= n < _MAX_PAGE for n in (unpacked, packed, page[1])):
             raise ValueError('a page of a size that none can have')
         at += packed
@@ -572,7 +603,7 @@ def _values_in(data: Any, at: int, end: int) -> tuple:  # values, and bytes when
         raise ValueError('a page does not end where its column does')
     return values, size
 
-# %% ../../nbs/build/74_parquet.ipynb #0bf084e2
+# %% ../../nbs/build/74_parquet.ipynb #af90aa12
 def _check_pages(data: Any, metadata: Any, limits: Limits) -> int:  # bytes of all pages when they are unpacked
     "Before pyarrow is believed: do the pages hold what the footer says, and is that within the limits?"
     if metadata.num_rows > limits.records:
@@ -587,7 +618,8 @@ def _check_pages(data: Any, metadata: Any, limits: Limits) -> int:  # bytes of a
             end = start + chunk.total_compressed_size
             if group.num_rows < 0 or chunk.file_path or not len(_MAGIC) <= start <= end <= len(data):
                 raise ValueError(f'the footer is wrong about {chunk.path_in_schema}')
-            values, unpacked = _values_in(view, start, end)
+            encodings = _PLAIN if chunk.path_in_schema in _TEXTS else _ENCODINGS
+            values, unpacked = _values_in(view, start, end, encodings)
             if values != chunk.num_values:
                 raise ValueError(f'{chunk.path_in_schema} holds {values} values, expected {chunk.num_values}')
             size, most = size + unpacked, max(most, values)
@@ -599,7 +631,7 @@ def _check_pages(data: Any, metadata: Any, limits: Limits) -> int:  # bytes of a
         raise LimitError(f'{most} values out of {size} bytes: expected no more than {FREE_OBJECTS} and one for each byte')
     return size
 
-# %% ../../nbs/build/74_parquet.ipynb #abe5637e
+# %% ../../nbs/build/74_parquet.ipynb #c9f04952
 @contextmanager
 def _reading() -> Iterator[None]:
     "What pyarrow raises becomes a `DecodeError`."
@@ -618,7 +650,6 @@ def _open(data: Any, verify: bool = True) -> Any:
     with _reading():
         return pq.ParquetFile(
             _pyarrow().BufferReader(data),
-            read_dictionary=list(_TEXTS),
             page_checksum_verification=verify,
             thrift_string_size_limit=_MAX_PAGE - 1,
             thrift_container_size_limit=_MOST_ITEMS,
@@ -627,7 +658,7 @@ def _open(data: Any, verify: bool = True) -> Any:
 
 _MOST_ITEMS = 1000  # row groups, or columns
 
-# %% ../../nbs/build/74_parquet.ipynb #d851bb72
+# %% ../../nbs/build/74_parquet.ipynb #50a75dc8
 class _Numbers(NamedTuple):
     "A column of lists, flat."
 
@@ -636,25 +667,21 @@ class _Numbers(NamedTuple):
     missing: Any  # of which record is there no list? None if of none
 
 
+def _singles(column: Any) -> list:
+    "Numbers, None where there is none."
+    return column.to_pylist() if column.null_count else column.to_numpy().tolist()  # which is much faster
+
+
 def _numbers(column: Any) -> _Numbers:
     array = column.combine_chunks()
     missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
     return _Numbers(array.offsets.to_numpy(), array.values.to_numpy(), missing)
 
 
-def _texts(column: Any) -> list:
-    "Texts or bytes, None where there is none; of those that are equal there is one."
-    found: list = []
-    for chunk in column.chunks:
-        words = chunk.dictionary.to_pylist()
-        found += [None if i is None else words[i] for i in chunk.indices.to_pylist()]
-    return found
-
-
 def _columns(table: Any) -> dict:
     "The columns of a row group, as fields read them. Raises ValueError if the sides of boxes are out of step."
-    found: dict = {name: table[name].to_pylist() for name in _WHOLE}
-    found |= {name: _texts(table[name]) for name in _TEXTS}
+    found: dict = {name: _singles(table[name]) for name in _SINGLE}
+    found |= {name: table[name].to_pylist() for name in _TEXTS}
     found |= {name: _numbers(table[name]) for name in _LISTS}
     found |= {name: table[name].to_numpy() for name in ('layout', 'types')}
     first = found[_SIDES[0]]
@@ -746,19 +773,16 @@ def _parts(layouts: Any) -> Iterator[slice]:
     for start, stop in zip(cuts, [*cuts[1:], len(layouts)]):
         yield slice(start, stop)
 
-# %% ../../nbs/build/74_parquet.ipynb #13cb37a0
-def _blocks(file: Any, header: Header, limits: Limits, size: int) -> Iterator[Block]:
+# %% ../../nbs/build/74_parquet.ipynb #93b76b59
+def _blocks(file: Any, header: Header, size: int) -> Iterator[Block]:
     "The records of a file, a row group at a time."
-    budget, first, held = Budget(size), 0, 0
+    budget, first = Budget(size), 0
     for g in range(file.metadata.num_row_groups):
         with _reading():
             table = file.read_row_group(g, columns=list(_READ), use_threads=False)
             columns = _columns(table)
         if len(table) != file.metadata.row_group(g).num_rows:
             raise DecodeError(f'row group {g} has {len(table)} rows, which is not what the footer says')
-        held += sum(len(text) for name in _TEXTS for text in columns[name] if text is not None)
-        if held > limits.bytes:
-            raise over_limit(limits, 'bytes')
         for part in _parts(columns['layout']):
             k = int(columns['layout'][part.start])
             if not 0 <= k < len(header.layouts):
@@ -770,7 +794,7 @@ def _blocks(file: Any, header: Header, limits: Limits, size: int) -> Iterator[Bl
             yield block
             first += len(block)
 
-# %% ../../nbs/build/74_parquet.ipynb #4744238d
+# %% ../../nbs/build/74_parquet.ipynb #6d2b9c22
 class Parquet(Wire):
     "A table in the columns that users of tables want, and all else in `rest`."
 
@@ -808,12 +832,12 @@ class Parquet(Wire):
         header = header_of(head.header, limits, msgspec.msgpack.decode)
         _KEYS.check(head.header, header)
         with _reading():
-            if not file.schema_arrow.equals(_schema(dictionaries=True)):
+            if not file.schema_arrow.equals(_schema()):
                 raise ValueError(f'columns {printable(file.schema_arrow.names, 300)} of other names or types')
             size = _check_pages(data, file.metadata, limits)
         if head.records != file.metadata.num_rows:
             raise DecodeError(f'expected {head.records} records, found {file.metadata.num_rows}', '$.records')
-        return Stream(header, _blocks(file, header, limits, size), trusted=True)
+        return Stream(header, _blocks(file, header, size), trusted=True)
 
 
 def _head_of(metadata: Any) -> _Head:
