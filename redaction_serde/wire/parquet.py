@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['sealed', 'Parquet']
 
-# %% ../../nbs/build/74_parquet.ipynb #6051e7f5
+# %% ../../nbs/build/74_parquet.ipynb #848f3617
 import re
 import zlib
 from contextlib import contextmanager
@@ -42,6 +42,7 @@ from redaction_serde.wire.format import (
     is_unicode,
     version_text,
 )
+from .footer import MAGIC, MOST_ITEMS, check_footer, footer_start, read_footer
 from .json import JSON_KEYS, check_mark
 
 # %% ../../nbs/build/74_parquet.ipynb #21f3f2b6
@@ -459,8 +460,7 @@ def _part_of(rest: dict, shape: RecordShape, task: Optional[int]) -> dict:
     "Where in the rest of a record the values of a task stand, or its own."
     return rest if task is None else rest.setdefault(task_key(shape.layout.tasks[task].name), {})
 
-# %% ../../nbs/build/74_parquet.ipynb #195ebc04
-_MAGIC = b'PAR1'
+# %% ../../nbs/build/74_parquet.ipynb #4bd69a9d
 _KEY = FORMAT.encode()
 _GROUP = 50 * BATCH  # records of a row group, if they have little rest
 _UNIT = 1024  # bytes of rest that weigh as much as a record
@@ -513,7 +513,7 @@ def _groups(table: Any) -> list:  # of pairs
     starts = np.flatnonzero(np.diff(groups, prepend=-1)).tolist()
     return list(zip(starts, [*starts[1:], len(table)]))
 
-# %% ../../nbs/build/74_parquet.ipynb #b1397d31
+# %% ../../nbs/build/74_parquet.ipynb #77298c7b
 _MARK = re.compile(rb'\{"format":"%s","version":"[0-9]{1,4}\.[0-9]{1,4}","crc32":"([0-9a-f]{8})"' % _KEY)
 _MARK_START = b'{"format":"%s",' % _KEY
 
@@ -530,8 +530,7 @@ def sealed(
 
 def _place_of_crc(data: Any) -> Optional[int]:
     "Where the checksum stands in a file; None if it has none in its footer."
-    start = max(0, len(data) - 8 - int.from_bytes(data[-8:-4], 'little'))
-    found = _MARK.match(data, max(0, data.rfind(_MARK_START, start)))
+    found = _MARK.match(data, max(0, data.rfind(_MARK_START, footer_start(data))))
     return found.start(1) if found else None
 
 
@@ -542,103 +541,10 @@ def _crc(data: Any, place: int) -> str:
     crc = zlib.crc32(_NO_CRC.encode(), crc)
     return f'{zlib.crc32(view[place + len(_NO_CRC) :], crc):08x}'
 
-# %% ../../nbs/build/74_parquet.ipynb #b0177798
-def _fields(data: Any, at: int, end: int, depth: int = 0) -> tuple:  # number -> value, and where it ends
-    "A struct of Thrift's compact protocol, as far as headers of pages need it. Raises ValueError for all else."
-    found: dict = {}
-    number = 0
-    while at < end and data[at]:
-        step, kind = data[at] >> 4, data[at] & 15
-        number += step
-        at += 1
-        if not step or depth > 3:
-            raise ValueError('not the header of a page')
-        if kind in _TRUTHS:
-            found[number] = kind == 1
-        elif kind in _INTEGERS:
-            value, at = _varint(data, at, end)
-            found[number] = value >> 1 ^ -(value & 1)
-        elif kind == _BINARY:
-            value, at = _varint(data, at, end)
-            at += value
-        elif kind == _STRUCT:
-            found[number], at = _fields(data, at, end, depth + 1)
-        else:
-            raise ValueError('not the header of a page')
-    if at >= end:
-        raise ValueError('the header of a page is cut off')
-    return found, at + 1
+# %% ../../nbs/build/74_parquet.ipynb #20d4945f
+_WRONG = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
-_TRUTHS, _INTEGERS, _BINARY, _STRUCT = (1, 2), (4, 5, 6), 8, 12
-
-
-def _varint(data: Any, at: int, end: int) -> tuple:  # value, and where it ends
-    "A whole number of seven bits a byte, the lowest first."
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= end:
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise ValueError('a number in the header of a page does not end')
-
-# %% ../../nbs/build/74_parquet.ipynb #21545318
-_DATA_PAGE, _DICTIONARY_PAGE = 0, 2
-_PLAIN = frozenset({0})  # texts are spelled out, so that few bytes cannot become many long ones
-_ENCODINGS = frozenset({0, 2, 8, 9})  # PLAIN, two names of a dictionary, BYTE_STREAM_SPLIT
-_MAX_PAGE = 1 << 31
-
-
-def _values_in(data: Any, at: int, end: int, encodings: frozenset) -> tuple:  # values, and bytes when unpacked
-    "What the pages of a column say that they hold. Raises ValueError for pages of other kinds."
-    values = size = 0
-    while at < end:
-        header, at = _fields(data, at, end)
-        kind, unpacked, packed = header[1], header[2], header[3]
-        page = header[5 if kind == _DATA_PAGE else 7]
-        if kind not in (_DATA_PAGE, _DICTIONARY_PAGE) or page[2] not in encodings:
-            raise ValueError(f'found a page of kind {kind} in encoding {page[2]}')
-        if not all(0 <= n < _MAX_PAGE for n in (unpacked, packed, page[1])):
-            raise ValueError('a page of a size that none can have')
-        at += packed
-        size += unpacked
-        values += page[1] if kind == _DATA_PAGE else 0
-    if at != end:
-        raise ValueError('a page does not end where its column does')
-    return values, size
-
-# %% ../../nbs/build/74_parquet.ipynb #6ea5ef20
-def _check_pages(data: Any, metadata: Any, limits: Limits) -> int:  # bytes of all pages when they are unpacked
-    "Before pyarrow is believed: do the pages hold what the footer says, and is that within the limits?"
-    if metadata.num_rows > limits.records:
-        raise over_limit(limits, 'records', metadata.num_rows, '$.records')
-    view, size, most, rows = memoryview(data), 0, 0, 0
-    for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        rows += group.num_rows
-        for c in range(group.num_columns):
-            chunk = group.column(c)
-            start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
-            end = start + chunk.total_compressed_size
-            if group.num_rows < 0 or chunk.file_path or not len(_MAGIC) <= start <= end <= len(data):
-                raise ValueError(f'the footer is wrong about {chunk.path_in_schema}')
-            encodings = _PLAIN if chunk.path_in_schema in _TEXTS else _ENCODINGS
-            values, unpacked = _values_in(view, start, end, encodings)
-            if values != chunk.num_values:
-                raise ValueError(f'{chunk.path_in_schema} holds {values} values, expected {chunk.num_values}')
-            size, most = size + unpacked, max(most, values)
-    if rows != metadata.num_rows:
-        raise ValueError(f'{rows} rows, expected {metadata.num_rows}')
-    if size > limits.bytes:
-        raise over_limit(limits, 'bytes', size)
-    Budget(size).spend(most)
-    return size
-
-# %% ../../nbs/build/74_parquet.ipynb #c9f04952
 @contextmanager
 def _reading() -> Iterator[None]:
     "What pyarrow raises becomes a `DecodeError`."
@@ -646,24 +552,27 @@ def _reading() -> Iterator[None]:
         yield
     except SerdeError:
         raise
-    except (_pyarrow().ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError) as e:
+    except (_pyarrow().ArrowException, *_WRONG) as e:
         raise DecodeError(f'not whole Parquet as this library writes it: {e}') from None
 
 
-def _open(data: Any, verify: bool = True) -> Any:
-    "A file as pyarrow sees it: the footer is read, and no page."
+@lru_cache(maxsize=1)
+def _own_schema() -> tuple:
+    "The columns of a file, as its footer says them."
+    return read_footer(_write(_schema().empty_table(), b'')).schema
+
+
+def _open(data: Any, verify: bool) -> Any:
+    "A file as pyarrow sees it, which must be one that was checked: the footer is read, and no page."
     import pyarrow.parquet as pq
 
     with _reading():
         return pq.ParquetFile(
             _pyarrow().BufferReader(data),
             page_checksum_verification=verify,
-            thrift_string_size_limit=_MAX_PAGE - 1,
-            thrift_container_size_limit=_MOST_ITEMS,
+            thrift_string_size_limit=(1 << 31) - 1,
+            thrift_container_size_limit=MOST_ITEMS,
         )
-
-
-_MOST_ITEMS = 1000  # row groups, or columns
 
 # %% ../../nbs/build/74_parquet.ipynb #50a75dc8
 class _Numbers(NamedTuple):
@@ -780,10 +689,12 @@ def _parts(layouts: Any) -> Iterator[slice]:
     for start, stop in zip(cuts, [*cuts[1:], len(layouts)]):
         yield slice(start, stop)
 
-# %% ../../nbs/build/74_parquet.ipynb #93b76b59
-def _blocks(file: Any, header: Header, size: int) -> Iterator[Block]:
-    "The records of a file, a row group at a time."
-    budget, first = Budget(size), 0
+# %% ../../nbs/build/74_parquet.ipynb #79aa54a4
+def _blocks(data: Any, verify: bool, header: Header, size: int) -> Iterator[Block]:
+    "The records of a file that was checked, a row group at a time."
+    file, budget, first = _open(data, verify), Budget(size), 0
+    if not file.schema_arrow.equals(_schema()):
+        raise DecodeError(f'found columns of other types: {printable(file.schema_arrow.types, 300)}')
     for g in range(file.metadata.num_row_groups):
         with _reading():
             table = file.read_row_group(g, columns=list(_READ), use_threads=False)
@@ -801,19 +712,19 @@ def _blocks(file: Any, header: Header, size: int) -> Iterator[Block]:
             yield block
             first += len(block)
 
-# %% ../../nbs/build/74_parquet.ipynb #41b8e8d7
+# %% ../../nbs/build/74_parquet.ipynb #61a34ca2
 class Parquet(Wire):
     "A table in the columns that users of tables want, and all else in `rest`."
 
     name, suffix = 'parquet', '.parquet'
 
     def recognised(self, head):
-        return len(_MAGIC) if head.startswith(_MAGIC) else 0
+        return len(MAGIC) if head.startswith(MAGIC) else 0
 
     def unpacked(self, data):
         try:
             with _reading():
-                return _check_pages(data, _open(data).metadata, _NO_LIMITS)
+                return check_footer(read_footer(data), _own_schema(), data, _NO_LIMITS)
         except DecodeError as e:
             raise EncodeError(f'a reader would refuse this ({e.problems[0].message}); JSON spells records out') from None
 
@@ -831,22 +742,20 @@ class Parquet(Wire):
             said, found = data[place : place + len(_NO_CRC)].decode(), _crc(data, place)
             if said != found:
                 raise bad_checksum(said, found)
-        file = _open(data, verify)
-        head = _head_of(file.metadata)
+        with _reading():
+            footer = read_footer(data)
+        head = _head_of(footer.said.get(_KEY))
         header = header_of(head.header, limits, msgspec.msgpack.decode)
         _KEYS.check(head.header, header)
         with _reading():
-            if not file.schema_arrow.equals(_schema()):
-                raise ValueError(f'columns {printable(file.schema_arrow.names, 300)} of other names or types')
-            size = _check_pages(data, file.metadata, limits)
-        if head.records != file.metadata.num_rows:
-            raise DecodeError(f'expected {head.records} records, found {file.metadata.num_rows}', '$.records')
-        return Stream(header, _blocks(file, header, size), trusted=True)
+            size = check_footer(footer, _own_schema(), data, limits)
+        if head.records != footer.rows:
+            raise DecodeError(f'expected {head.records} records, found {footer.rows}', '$.records')
+        return Stream(header, _blocks(data, verify, header, size), trusted=True)
 
 
-def _head_of(metadata: Any) -> _Head:
+def _head_of(text: Optional[bytes]) -> _Head:
     "What stands under our key. Raises `DecodeError` if that is nothing."
-    text = (metadata.metadata or {}).get(_KEY)
     if text is None or not _MARK.match(text):
         message = 'this Parquet file has no header of ours: it was not written by this library, or something that rewrote it left the header out; go back to the file as it was saved'
         raise DecodeError(message)
