@@ -460,11 +460,15 @@ def _part_of(rest: dict, shape: RecordShape, task: Optional[int]) -> dict:
     "Where in the rest of a record the values of a task stand, or its own."
     return rest if task is None else rest.setdefault(task_key(shape.layout.tasks[task].name), {})
 
-# %% ../../nbs/build/74_parquet.ipynb #4bd69a9d
+# %% ../../nbs/build/74_parquet.ipynb #2fc1bf75
 _KEY = FORMAT.encode()
 _GROUP = 50 * BATCH  # records of a row group, if they have little rest
 _UNIT = 1024  # bytes of rest that weigh as much as a record
 _NO_CRC = '0' * 8
+_REPEATING = [  # columns of few different values
+    'label.list.element', 'label_id.list.element', 'iscrowd.list.element',
+    'width', 'height', 'class_map', 'layout', 'types',
+]  # fmt: skip
 _NO_LIMITS = Limits(bytes=1 << 62, records=1 << 62)
 _find = partial(find_unholdable, nan=True)
 _KEYS = Keys(msgspec.msgpack)
@@ -479,7 +483,7 @@ class _Head(Struct, forbid_unknown_fields=True):
     records: int
     header: bytes  # MessagePack, which holds what JSON does not; in JSON it is base64
 
-# %% ../../nbs/build/74_parquet.ipynb #e69f47f5
+# %% ../../nbs/build/74_parquet.ipynb #4be7a7e7
 def _write(table: Any, head: bytes) -> bytes:
     "A table as a file with our key in its footer, always in the same bytes."
     import pyarrow.parquet as pq
@@ -489,7 +493,7 @@ def _write(table: Any, head: bytes) -> bytes:
     floats = [f'{name}.list.element' for name, type_ in _LISTS.items() if type_ == 'double']
     options = dict(
         compression='zstd',
-        use_dictionary=['label.list.element', 'label_id.list.element', 'iscrowd.list.element', 'class_map', 'layout'],
+        use_dictionary=_REPEATING,
         column_encoding=dict.fromkeys(floats, 'BYTE_STREAM_SPLIT'),
         write_page_checksum=True,
         store_schema=False,
