@@ -100,7 +100,13 @@ class _Field:
         "The values of some records, and those of which the columns say nothing. Raises ValueError for what is wrong."
         raise NotImplementedError
 
-# %% ../../nbs/build/74_parquet.ipynb #9457105d
+# %% ../../nbs/build/74_parquet.ipynb #4dd5f331
+def _single(columns: dict, name: str, part: slice) -> tuple:  # the values, and of which records there is none
+    "Some of a column of single values."
+    values = columns[name][part]
+    return values, [v is None for v in values] if name in columns['with nulls'] else None
+
+# %% ../../nbs/build/74_parquet.ipynb #911c77b9
 class _Id(_Field):
     components, field, columns, bit = ('RecordID',), 'record_id', ('record_id',), 1
 
@@ -112,19 +118,17 @@ class _Id(_Field):
     def read(self, columns, part, other):
         import numpy as np
 
-        values = columns['record_id'][part]
+        values, missing = _single(columns, 'record_id', part)
         places = np.flatnonzero(other).tolist()
-        if not places:
-            return values, [v is None for v in values]
         texts = [values[i] for i in places]
         for i, number in zip(places, _whole_numbers(texts)):
             values[i] = number
-        return values, [v is None for v in values]
+        return values, missing
 
 
 def _whole_numbers(texts: list) -> list:
     "Whole numbers as they were written. Raises ValueError for any other spelling."
-    if None in texts or max(map(len, texts)) > _DIGITS:
+    if None in texts or max(map(len, texts), default=0) > _DIGITS:
         raise ValueError('expected a whole number as an id')
     numbers = list(map(int, texts))
     if list(map(str, numbers)) != texts:
@@ -134,7 +138,7 @@ def _whole_numbers(texts: list) -> list:
 
 _DIGITS = 20  # of the largest
 
-# %% ../../nbs/build/74_parquet.ipynb #45dea0f0
+# %% ../../nbs/build/74_parquet.ipynb #3d9c0d2e
 class _Path(_Field):
     components, field, columns = ('Filepath', 'GrayScale'), 'filepath', ('filepath',)
 
@@ -142,10 +146,9 @@ class _Path(_Field):
         return [_pyarrow().array(values, 'string')], [v is not None for v in values], []
 
     def read(self, columns, part, other):
-        values = columns['filepath'][part]
-        return values, [v is None for v in values]
+        return _single(columns, 'filepath', part)
 
-# %% ../../nbs/build/74_parquet.ipynb #42d9f608
+# %% ../../nbs/build/74_parquet.ipynb #f56c7a0c
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -158,7 +161,10 @@ class _Size(_Field):
         return [_pyarrow().array(side, 'int64') for side in sides], [s is not None for s in sizes], []
 
     def read(self, columns, part, other):
-        pairs = zip(columns['width'][part], columns['height'][part])
+        sides = [_single(columns, name, part) for name in self.columns]
+        pairs = list(zip(*[values for values, _ in sides]))
+        if all(missing is None for _, missing in sides):
+            return pairs, None
         values = [None if None in pair else pair for pair in pairs]
         return values, [v is None for v in values]
 
@@ -171,8 +177,7 @@ class _ClassMap(_Field):
         return [_pyarrow().array(held, 'int64')], [v is not None for v in held], []
 
     def read(self, columns, part, other):
-        values = columns['class_map'][part]
-        return values, [v is None for v in values]
+        return _single(columns, 'class_map', part)
 
 
 class _IsNew(_Field):
@@ -183,8 +188,7 @@ class _IsNew(_Field):
         return [_pyarrow().array(said, 'bool')], [v is not None for v in said], []
 
     def read(self, columns, part, other):
-        values = columns['is_new'][part]
-        return values, [v is None for v in values]
+        return _single(columns, 'is_new', part)
 
 # %% ../../nbs/build/74_parquet.ipynb #72a02abb
 _EXACT = 1 << 53  # up to here every whole number is a float, too
@@ -578,7 +582,7 @@ def _open(data: Any, verify: bool) -> Any:
             thrift_container_size_limit=MOST_ITEMS,
         )
 
-# %% ../../nbs/build/74_parquet.ipynb #50a75dc8
+# %% ../../nbs/build/74_parquet.ipynb #2d5c4fc0
 class _Numbers(NamedTuple):
     "A column of lists, flat."
 
@@ -593,7 +597,7 @@ def _singles(column: Any) -> list:
 
 
 def _numbers(column: Any) -> _Numbers:
-    array = column.combine_chunks()
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
     return _Numbers(array.offsets.to_numpy(), array.values.to_numpy(), missing)
 
@@ -603,6 +607,7 @@ def _columns(table: Any) -> dict:
     found: dict = {name: _singles(table[name]) for name in _SINGLE}
     found |= {name: table[name].to_pylist() for name in _TEXTS}
     found |= {name: _numbers(table[name]) for name in _LISTS}
+    found['with nulls'] = {name for name in (*_SINGLE, *_TEXTS) if table[name].null_count}
     found |= {name: table[name].to_numpy() for name in ('layout', 'types')}
     first = found[_SIDES[0]]
     for name in _SIDES[1:]:
