@@ -119,7 +119,6 @@ def run(options: argparse.Namespace, folder: Path) -> dict:
         'loads, against pickle 5': found['pickle.loads'] / found['loads'],
         'class balance, against JSON Lines': found['class balance, JSON Lines'] / found['class balance'],
         'class balance, against by hand': found['class balance, JSON Lines by hand'] / found['class balance'],
-        'class balance, against by hand': found['class balance, JSON Lines by hand'] / found['class balance'],
         'filter, against a loop': found['filter, a loop'] / found['filter'],
     }
     return dict(found=found, ratios=ratios)

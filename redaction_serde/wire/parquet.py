@@ -17,7 +17,17 @@ from typing import Any, Iterator, NamedTuple, Optional
 import msgspec
 from msgspec import UNSET, Struct
 
-from ..document import BATCH, FORMAT, Block, Header, RecordShape, Stream, record_shape, task_key, task_keys
+from redaction_serde.document import (
+    BATCH,
+    FORMAT,
+    Block,
+    Header,
+    RecordShape,
+    Stream,
+    record_shape,
+    task_key,
+    task_keys,
+)
 from redaction_serde.errors import (
     Budget,
     DecodeError,
@@ -56,11 +66,17 @@ def _pyarrow() -> Any:
         raise EncodeError(message) from None
     return pyarrow
 
-# %% ../../nbs/build/74_parquet.ipynb #a40712c5
+# %% ../../nbs/build/74_parquet.ipynb #bde42b62
 _SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 _TEXTS = ('record_id', 'filepath', 'rest')
 _SINGLE = ('width', 'height', 'class_map', 'is_new')
-_LISTS = {'label_id': 'int64', **dict.fromkeys(_SIDES, 'double'), 'area': 'double', 'iscrowd': 'int64', 'score': 'double'}
+_LISTS = {
+    'label_id': 'int64',
+    **dict.fromkeys(_SIDES, 'double'),
+    'area': 'double',
+    'iscrowd': 'int64',
+    'score': 'double',
+}
 
 
 def _schema() -> Any:
@@ -217,7 +233,7 @@ def _judge_whole(numbers: list, types: set) -> _Verdict:
     shown = types <= {int, bool} and min(numbers, default=0) in _INT64 and max(numbers, default=0) in _INT64
     return _Verdict(shown, shown and types <= {int}, False)
 
-# %% ../../nbs/build/74_parquet.ipynb #39c91d31
+# %% ../../nbs/build/74_parquet.ipynb #57ff114b
 class _List(_Field):
     "A list of numbers for each record."
 
@@ -251,14 +267,15 @@ class _List(_Field):
 
     def _one_by_one(self, rows: list, counts: list) -> tuple:
         "The same, where a record is not as the others, or not as it should be."
-        verdicts, held = [], []
+        verdicts: list = []
+        held: list = []  # flat numbers, None for what is not shown
         for row, count in zip(rows, counts):
             items = _numbers_of(row)
             flat = [] if items is None else self._flat(items)
             verdict = self.judge(flat, set(map(type, flat)))
-            if items is None or not verdict.shown or len(items) not in (0, count):
-                verdict, flat = _Verdict(False, False, False), None
-            held.append(flat)
+            shown = items is not None and verdict.shown and len(items) in (0, count)
+            verdict = verdict if shown else _Verdict(False, False, False)
+            held.append(flat if shown else None)
             verdicts.append(verdict._replace(exact=verdict.exact and type(row) is list))
         lengths = [0 if flat is None else len(flat) // self.width for flat in held]
         arrays = self._arrays(lengths, list(chain.from_iterable(filter(None, held))), [flat is None for flat in held])
@@ -337,14 +354,16 @@ _FIELDS = (
 _READ = tuple(name for field in _FIELDS for name in field.columns) + ('layout', 'types', 'rest')
 _OF_BOXES = {'BBoxes', 'InstancesLabels', 'Areas', 'IsCrowds', 'Scores'}
 
-# %% ../../nbs/build/74_parquet.ipynb #b6e88c17
+# %% ../../nbs/build/74_parquet.ipynb #cedbab1a
 @lru_cache(maxsize=512)
 def _places(
     shape: RecordShape,
 ) -> dict:  # position in `shape.columns` -> `_Field`
     "Which columns of a block have columns in the file."
     tasks = [frozenset(task.components) for task in shape.tasks]
-    main = _first(tasks, {'BBoxes'}) if any('BBoxes' in names for names in tasks) else _first(tasks, {'InstancesLabels'})
+    main = (
+        _first(tasks, {'BBoxes'}) if any('BBoxes' in names for names in tasks) else _first(tasks, {'InstancesLabels'})
+    )
     found = {}
     for field in _FIELDS:
         if not field.components:
@@ -404,13 +423,15 @@ class _Names:
 def _text(value: Any) -> Optional[str]:
     return value if type(value) is str and is_unicode(value) else None
 
-# %% ../../nbs/build/74_parquet.ipynb #bfb83d0a
+# %% ../../nbs/build/74_parquet.ipynb #21476fd9
 def _batch(block: Block, names: _Names) -> Any:
     "Records as an Arrow batch."
     import numpy as np
 
     pa, shape, columns, n = _pyarrow(), block.shape, block.columns, len(block)
-    places, arrays, told = _places(shape), {}, {}
+    places = _places(shape)
+    arrays: dict = {}  # column of the file -> Arrow array
+    told: dict = {}  # position -> for each record: do columns tell its value?
     types = np.zeros(n, 'int32')
     counts = _counts(places, columns, n)
     for position, field in places.items():
@@ -425,7 +446,7 @@ def _batch(block: Block, names: _Names) -> Any:
     schema = _schema()
     return pa.record_batch([arrays[f.name] if f.name in arrays else pa.nulls(n, f.type) for f in schema], schema=schema)
 
-# %% ../../nbs/build/74_parquet.ipynb #6ca85b4e
+# %% ../../nbs/build/74_parquet.ipynb #75fe67e5
 def _counts(places: dict, columns: list, n: int) -> list:
     "How many boxes each record has; labels, where it has no boxes."
     for main in (_BOXES, _LABEL_IDS):
@@ -438,7 +459,7 @@ def _counts(places: dict, columns: list, n: int) -> list:
 
 def _labels(shape: RecordShape, columns: list, ids: int, counts: list, names: _Names) -> Any:
     "The names of classes, for those who read columns; whoever reads the document has them from its ids."
-    task, components = shape.columns[ids].task, shape.tasks[shape.columns[ids].task].components
+    task = shape.columns[ids].task
     maps, said = (columns[_position(shape, task, 'InstancesLabels', name)] for name in ('class_map', 'labels'))
     rows = [names.shown(*record) for record in zip(maps, rows_of(columns[ids]), said)]
     rows = [row if row is not None and len(row) in (0, count) else None for row, count in zip(rows, counts)]
@@ -622,7 +643,7 @@ def _equal(a: Any, b: Any) -> bool:
 
     return np.array_equal(a, b)
 
-# %% ../../nbs/build/74_parquet.ipynb #96e29bb9
+# %% ../../nbs/build/74_parquet.ipynb #b45c8cde
 @lru_cache(maxsize=512)
 def _keys(shape: RecordShape) -> dict:  # name of a task, or None -> key -> position in `shape.columns`
     "Where a value belongs that stands in the rest of a record."
@@ -635,7 +656,8 @@ def _keys(shape: RecordShape) -> dict:  # name of a task, or None -> key -> posi
 
 def _said(rests: list, shape: RecordShape, first: int) -> dict:  # position -> record -> value
     "What the rests of some records say. Raises `DecodeError`."
-    keys, said = _keys(shape), {}
+    keys = _keys(shape)
+    said: dict = {}
     for i, data in enumerate(rests):
         if data is None:
             continue
@@ -672,7 +694,7 @@ def _value(value: Any, spec: Any, i: int) -> Any:
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as e:
         raise DecodeError(f'{spec.key}: {e}', f'$.records[{i}]') from None
 
-# %% ../../nbs/build/74_parquet.ipynb #32be452a
+# %% ../../nbs/build/74_parquet.ipynb #99c3562b
 def _block(columns: dict, part: slice, shape: RecordShape, first: int) -> Block:
     "Some records of a row group."
     n, places = part.stop - part.start, _places(shape)
@@ -680,11 +702,9 @@ def _block(columns: dict, part: slice, shape: RecordShape, first: int) -> Block:
     found = []
     for position, spec in enumerate(shape.columns):
         field = places.get(position)
-        values, missing = [spec.default] * n, [True] * n
+        values, missing = [spec.default] * n, [True] * n if spec.default is REQUIRED else None
         if field is not None:
             values, missing = field.read(columns, part, (types & field.bit) != 0)
-        elif spec.default is not REQUIRED:
-            missing = None
         found.append(_mended(values, missing, said.get(position, {}), spec, first))
     return Block(shape, columns=found)
 
@@ -698,7 +718,7 @@ def _parts(layouts: Any) -> Iterator[slice]:
     for start, stop in zip(cuts, [*cuts[1:], len(layouts)]):
         yield slice(start, stop)
 
-# %% ../../nbs/build/74_parquet.ipynb #79aa54a4
+# %% ../../nbs/build/74_parquet.ipynb #57bf04d7
 def _blocks(data: Any, verify: bool, header: Header, size: int) -> Iterator[Block]:
     "The records of a file that was checked, a row group at a time."
     file, budget, first = _open(data, verify), Budget(size), 0
@@ -713,7 +733,9 @@ def _blocks(data: Any, verify: bool, header: Header, size: int) -> Iterator[Bloc
         for part in _parts(columns['layout']):
             k = int(columns['layout'][part.start])
             if not 0 <= k < len(header.layouts):
-                raise DecodeError(f'layout {k} is not one of the {len(header.layouts)} in the header', f'$.records[{first}]')
+                raise DecodeError(
+                    f'layout {k} is not one of the {len(header.layouts)} in the header', f'$.records[{first}]'
+                )
             shape = record_shape(header.layouts[k], k)
             budget.spend((part.stop - part.start) * shape.objects)
             with _reading():
@@ -721,7 +743,7 @@ def _blocks(data: Any, verify: bool, header: Header, size: int) -> Iterator[Bloc
             yield block
             first += len(block)
 
-# %% ../../nbs/build/74_parquet.ipynb #61a34ca2
+# %% ../../nbs/build/74_parquet.ipynb #263504e7
 class Parquet(Wire):
     "A table in the columns that users of tables want, and all else in `rest`."
 
@@ -735,7 +757,9 @@ class Parquet(Wire):
             with _reading():
                 return check_footer(read_footer(data), _own_schema(), data, _NO_LIMITS)
         except DecodeError as e:
-            raise EncodeError(f'a reader would refuse this ({e.problems[0].message}); JSON spells records out') from None
+            raise EncodeError(
+                f'a reader would refuse this ({e.problems[0].message}); JSON spells records out'
+            ) from None
 
     def encode(self, stream):
         pa, names = _pyarrow(), _Names(stream.header)
