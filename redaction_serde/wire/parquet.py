@@ -743,7 +743,17 @@ def _blocks(data: Any, verify: bool, header: Header, size: int) -> Iterator[Bloc
             yield block
             first += len(block)
 
-# %% ../../nbs/build/74_parquet.ipynb #263504e7
+# %% ../../nbs/build/74_parquet.ipynb #1b345d2d
+_EDITED = (
+    'the file is damaged, or another program has written it again, which may have changed a column and not its rest. '
+    'Go back to the file as it was saved; to read this one all the same, load it with verify=False'
+)
+_NOT_OURS = (
+    'this Parquet file has no header of ours: it was not written by this library, or a program that wrote it again '
+    'has left the header out. Go back to the file as it was saved'
+)
+
+# %% ../../nbs/build/74_parquet.ipynb #957e53e9
 class Parquet(Wire):
     "A table in the columns that users of tables want, and all else in `rest`."
 
@@ -774,7 +784,7 @@ class Parquet(Wire):
         if verify and (place := _place_of_crc(data)) is not None:
             said, found = data[place : place + len(_NO_CRC)].decode(), _crc(data, place)
             if said != found:
-                raise bad_checksum(said, found)
+                raise bad_checksum(said, found, _EDITED)
         with _reading():
             footer = read_footer(data)
         head = _head_of(footer.said.get(_KEY))
@@ -790,8 +800,7 @@ class Parquet(Wire):
 def _head_of(text: Optional[bytes]) -> _Head:
     "What stands under our key. Raises `DecodeError` if that is nothing."
     if text is None or not _MARK.match(text):
-        message = 'this Parquet file has no header of ours: it was not written by this library, or something that rewrote it left the header out; go back to the file as it was saved'
-        raise DecodeError(message)
+        raise DecodeError(_NOT_OURS)
     version = check_mark(text)
     try:
         head = msgspec.json.decode(text, type=_Head)
