@@ -179,6 +179,20 @@ def test_bytes_do_not_depend_on_how_records_were_packed(monkeypatch):
     assert plain(data) == encode(before, 'msgpack')
 
 
+def test_pages_do_not_depend_on_it_either(monkeypatch):
+    """A column of more than one page."""
+    before = document(*[row(1, [[0.5, 1.5, 20.0, float(i)] for i in range(400)], [1.0] * 400, [0] * 400)] * 1000)
+    data = encode(before, 'parquet')
+    assert data.count(b'\x15\x00\x15') > 2 * len(parquet._LISTS)  # how the header of a page of data begins
+    monkeypatch.setattr('redaction_serde.document.BATCH', 7)
+    assert encode(before, 'parquet') == data
+
+
+def test_an_empty_list_is_of_no_class():
+    for numbers in ([[1, 2, 3, 4]], [[1.0, 2.0, 3.0, 4.0]]):
+        assert table_of(written(row(1, numbers), row(2, [], [], [])))['types'].to_pylist()[1] == 1
+
+
 def test_row_groups(monkeypatch):
     """They end after some records, or after much rest."""
     monkeypatch.setattr(parquet, '_GROUP', 100)
@@ -254,7 +268,15 @@ def test_a_cut_file_is_refused():
         decode(DATA + b'x')
 
 
+def test_another_number_of_records_is_refused():
+    head = json.loads(read_footer(DATA).said[b'redaction-serde']) | {'crc32': '0' * 8, 'records': 4}
+    data = parquet.sealed(parquet._write(table_of(DATA), json.dumps(head, separators=(',', ':')).encode()))
+    with pytest.raises(DecodeError, match='expected 4 records, found 5'):
+        decode(data)
+
+
 def test_pages_have_checksums_for_others():
+    assert 4 in Compact(DATA, 4, len(DATA)).struct()  # the field that holds it
     at = DATA.index(b'PAR1') + 60
     flipped = bytearray(DATA)
     flipped[at] ^= 1
