@@ -284,6 +284,13 @@ def source_summary(source):
     return f'Source of {", ".join(names[:4])}{" and others" if len(names) > 4 else ""}'
 
 
+def fold_summary(source):
+    """What the fold over a cell says that the reader of a lesson need not see."""
+    if source.startswith('with as_in_the_text:'):
+        return 'Check'
+    return 'How this is drawn' if 'Diagram(' in source else source_summary(source)
+
+
 def callouts(text):
     """Quarto's `::: {.callout-tip}` as MyST's `:::{tip}`."""
     return re.sub(
@@ -301,7 +308,7 @@ def relink(text, name, pages):
         place = posixpath.normpath(posixpath.join('nbs', posixpath.dirname(name), target))  # in the repository
         inside = place.removeprefix('nbs/')
         if inside in pages:
-            return relative(f'{pages[inside]}.ipynb', pages[name]) + re.sub(
+            return relative(pages[inside] + posixpath.splitext(inside)[1], pages[name]) + re.sub(
                 r'[^\w#-]', '', unquote(anchor).lower()
             )  # Jupyter's anchors keep capitals and commas
         if inside.startswith('images/'):
@@ -416,6 +423,8 @@ def convert(nb, name, links, pages):
                 for o in cell.get('outputs', [])
             ]
         )
+        for shown in (o['data'] for o in outputs if 'text/markdown' in o.get('data', {})):
+            shown['text/markdown'] = relink(shown['text/markdown'], name, pages)
         new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata={'tags': []})
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):
@@ -429,11 +438,14 @@ def convert(nb, name, links, pages):
         if said(d, 'code-fold') == 'true':
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
+        folds = cell.metadata.get('jupyter', {})  # what JupyterLab folds, too
+        if folds.get('source_hidden'):
+            new.metadata.tags.append('hide-input')
+            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = fold_summary(cell.source)
         if said(d, 'echo') == 'false':
             new.metadata.tags.append('remove-input')
-        if said(d, 'output-fold') == 'true':  # the reader predicts first
+        if folds.get('outputs_hidden'):  # the reader predicts first
             new.metadata.tags.append('hide-output')
-            new.source = new.source.replace('#| output-fold: true\n', '')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'What it says'
         mystnb |= picture_options(new, d, name)
         if mystnb:

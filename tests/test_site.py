@@ -14,7 +14,7 @@ from notebooks import notebooks
 
 NOTEBOOKS = notebooks()
 LESSONS = {
-    name: re.sub(r'(^|/)\d+_', r'\1', name).removesuffix('.ipynb') for name in NOTEBOOKS
+    name: re.sub(r'(^|/)\d+[a-z]?_', r'\1', name).removesuffix('.ipynb') for name in NOTEBOOKS
 }  # name of a notebook to that of its page
 SOURCES = [
     p.relative_to(ROOT).with_suffix('').as_posix()
@@ -368,7 +368,7 @@ def test_code_can_be_copied(tab, address):
 def test_a_page_is_readable_before_any_script_has_run(chromium, address):
     context = chromium.new_context(java_script_enabled=False, viewport={'width': 390, 'height': 900})
     page = context.new_page()
-    page.goto(f'{address}learn/bytes.html')
+    page.goto(f'{address}learn/five_formats.html')
     for selector in (
         'article h1',
         'article > section > p >> nth=0',
@@ -435,7 +435,7 @@ def test_a_lesson_runs_in_the_browser(site, tab, address):
         pytest.skip(
             'the site was built without JupyterLite (npm or wheels could not be had): lessons are not run in the browser here'
         )
-    tab.goto(f'{address}learn/bytes.html')
+    tab.goto(f'{address}learn/five_formats.html')
     tab.click('article a:has-text("in this browser")')
     tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
     assert not tab.locator('.jp-RenderedHTML').count()  # nothing stored

@@ -44,7 +44,7 @@ c.LabApp.news_url = None
 def clean_on_save(model, **kwargs):
     """Save a notebook as `nbdev_clean` leaves it, so that running it without a change of text changes little in the file."""
     if model['type'] == 'notebook' and model['content']['nbformat'] == 4:
-        clean_nb(model['content'])
+        clean_nb(model['content'], allowed_cell_metadata_keys=['jupyter'])
 
 
 c.ContentsManager.pre_save_hook = clean_on_save

@@ -29,9 +29,15 @@ IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}  # the
 ROOMS = {
     'schema',
     'formats',
+    'document',
+    'errors',
     'pickles',
+    'lessons.diagrams',
+    'lessons.fates',
     'lessons.hexdump',
     'lessons.listings',
+    'lessons.messages',
+    'lessons.reading',
     'lessons.tracer',
 }  # modules of ours that need nothing else, or whole rooms
 NEVER = {
@@ -132,7 +138,8 @@ def lesson(nb, failing=()):
             continue
         lost = (lost - bound | gone) | NEVER
         ran += 1
-        cells.append(nbformat.v4.new_code_cell(thin))
+        folds = {'jupyter': cell.metadata['jupyter']} if 'jupyter' in cell.metadata else {}
+        cells.append(nbformat.v4.new_code_cell(thin, metadata=folds))
     if ran < ENOUGH * total:
         return None
     note = 'This copy runs in your browser, on Pyodide; nothing is sent anywhere. Run all cells from the menu *Run*, or one at a time with Shift+Enter.'

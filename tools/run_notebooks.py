@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,23 @@ def offline(log, **more):
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, places)), 'OFFLINE_LOG': str(log), **more}
 
 
+def solutions(cell):
+    """The Python of a folded solution, block by block. It stands in the text, where neither JupyterLab nor GitHub shows it unasked."""
+    if cell.cell_type != 'markdown' or not cell.source.startswith('<details><summary>Solution'):
+        return []
+    return re.findall(r'^```python\n(.*?)^```$', cell.source, re.M | re.S)
+
+
+def with_solutions(cells):
+    """The cells, and after each solution its blocks as cells that are named `solution`."""
+    import nbformat
+
+    for cell in cells:
+        yield cell
+        for source in solutions(cell):
+            yield nbformat.v4.new_code_cell(source, metadata={'name': 'solution'})
+
+
 def is_skipped(cell):
     """Is it left out when notebooks run side by side? Exporting is not the reader's business, and `#| eval: false` says so itself."""
     if cell.cell_type != 'code':
@@ -42,8 +60,10 @@ def is_skipped(cell):
     return 'nbdev_export()' in cell.source or '#|eval:false' in directives
 
 
-def run_notebook(path, timeout=600):
+def run_notebook(path, timeout=600, strict=True):
     """Execute one notebook as a person would in JupyterLab, but offline, and return it with its outputs.
+
+    Strict, it also runs the folded solutions, and a check of a lesson that fails stops it; a reader is only told.
 
     Raises CellExecutionError, or NetworkError if it has tried to reach another machine, even where it hides that.
     """
@@ -52,6 +72,8 @@ def run_notebook(path, timeout=600):
     from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
     nb = nbformat.read(path, as_version=4)
+    if strict:
+        nb.cells = list(with_solutions(nb.cells))
     skipped = {cell['id']: cell.source for cell in nb.cells if is_skipped(cell)}
     for cell in nb.cells:
         if cell['id'] in skipped:
@@ -63,6 +85,7 @@ def run_notebook(path, timeout=600):
             TMPDIR=folder,
             ZENML_CONFIG_PATH=f'{folder}/zenml',
             PYTHONWARNINGS='ignore',
+            REDACTION_SERDE_STRICT='1' if strict else '',
             OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '1'),
             PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
         )
@@ -80,6 +103,7 @@ def run_notebook(path, timeout=600):
     for cell in nb.cells:
         if cell['id'] in skipped:
             cell.source = skipped[cell['id']]
+    nb.cells = [cell for cell in nb.cells if cell.metadata.get('name') != 'solution']
     return CoalesceStreamsPreprocessor().preprocess(nb, {})[
         0
     ]  # how a kernel cuts its output into messages is left to chance
