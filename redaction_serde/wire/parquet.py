@@ -579,7 +579,7 @@ def _reading() -> Iterator[None]:
     "What pyarrow raises becomes a `DecodeError`."
     try:
         yield
-    except SerdeError:
+    except (SerdeError, MemoryError):  # pyarrow's own error for that is one, too
         raise
     except (_pyarrow().ArrowException, *_WRONG) as e:
         raise DecodeError(f'not whole Parquet as this library writes it: {e}') from None
