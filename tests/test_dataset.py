@@ -673,3 +673,13 @@ print([m for m in ('torch', 'icevision', 'zenml', 'matplotlib') if m in sys.modu
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
+
+
+def test_shards_in_parquet_are_one_table_for_others(tmp_path):
+    parquet = pytest.importorskip('pyarrow.parquet')
+    rs.write_dataset(alike(9), tmp_path, format='parquet', shard_records=4)
+    opened = rs.open_dataset(tmp_path)
+    assert parquet.read_table(list(map(str, opened.paths))).num_rows == 9
+    opened.remove([0, 8])
+    assert parquet.read_table(list(map(str, opened.paths))).num_rows == 7
+    assert same(opened, alike(9)[1:8])
