@@ -23,6 +23,11 @@ def index_kind(environ=os.environ):
     return 'cpu' if '/whl/cpu' in environ.get('PIP_EXTRA_INDEX_URL', '') + environ.get('PIP_INDEX_URL', '') else 'cuda'
 
 
+def is_locked(environ=os.environ):
+    """Has the user asked for requirements.lock, where every file has its hash?"""
+    return environ.get('LOCKED', '') not in ('', '0')
+
+
 def trouble(version=sys.version_info, executable=sys.executable, free_gb=None, environ=os.environ):
     """What keeps this machine from being set up: one line, or None."""
     found = tuple(version[:2])
@@ -35,6 +40,11 @@ def trouble(version=sys.version_info, executable=sys.executable, free_gb=None, e
         return (
             'this Python cannot make virtual environments: install its venv module (on Debian and Ubuntu: '
             '`apt install python%d.%d-venv`) and try again' % found
+        )
+    if is_locked(environ) and index_kind(environ) == 'cpu':
+        return (
+            'LOCKED=1 knows the hashes of the default package index, and the CPU builds of PyTorch are other files: '
+            'leave out LOCKED=1, or leave out the index'
         )
     free = shutil.disk_usage(HERE).free / 1e9 if free_gb is None else free_gb
     needed = NEEDS_GB[index_kind(environ)]
@@ -87,6 +97,19 @@ def tell_git():
         )
 
 
+def install(pip):
+    """Versions from constraints.txt, from whatever index the user's pip has."""
+    run('installing packages (constraints.txt)', pip + ['-c', 'constraints.txt', '-e', '.[all]'])
+    run('installing %s without its list of requirements, which is of 2021' % ICEVISION, pip + ['--no-deps', ICEVISION])
+
+
+def install_locked(pip):
+    """The same versions, but only wheels whose hash stands in requirements.lock: nothing is resolved, nothing is built."""
+    exact = ['--no-deps', '--only-binary', ':all:', '--require-hashes', '-r', 'requirements.lock']
+    run('installing packages, each with its hash (requirements.lock)', pip + exact)
+    run('installing this package', pip + ['--no-deps', '--no-build-isolation', '-e', '.'])
+
+
 def main():
     message = trouble()
     if message:
@@ -103,8 +126,10 @@ def main():
     python = os.path.join(VENV, 'bin', 'python')
     run('making .venv with %s' % os.path.basename(sys.executable), [sys.executable, '-m', 'venv', VENV])
     pip = [python, '-m', 'pip', 'install', '--disable-pip-version-check', '--no-input']
-    run('installing packages (constraints.txt)', pip + ['-c', 'constraints.txt', '-e', '.[all]'])
-    run('installing %s without its list of requirements, which is of 2021' % ICEVISION, pip + ['--no-deps', ICEVISION])
+    if is_locked():
+        install_locked(pip)
+    else:
+        install(pip)
     run('trying it', [python, '-c', 'from redaction_serde.compat import prepare_icevision; print(prepare_icevision())'])
     tell_git()
     with open(os.path.join(VENV, '.ready'), 'w') as f:
