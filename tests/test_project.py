@@ -294,6 +294,28 @@ def test_set_up_is_content_with_this_machine():
     assert set_up.trouble(free_gb=100) is None
 
 
+def test_set_up_says_first_what_it_will_download():
+    default = set_up.announcement({})
+    small = set_up.announcement({'PIP_EXTRA_INDEX_URL': set_up.CPU_INDEX})
+    locked = set_up.announcement({'LOCKED': '1'})
+    assert '3.6 GB' in default and f'PIP_EXTRA_INDEX_URL={set_up.CPU_INDEX}' in default
+    assert '0.8 GB' in small and 'CUDA' not in small
+    assert '3.6 GB' in locked and 'requirements.lock' in locked and 'leave out LOCKED=1' in locked
+    assert set_up.announcement({'LOCKED': '0'}) == default
+
+
+@pytest.mark.parametrize('uv', [None, '/somewhere/uv'])
+def test_a_locked_set_up_installs_nothing_without_a_hash(uv, monkeypatch):
+    stages = []
+    monkeypatch.setattr(set_up, 'run', lambda text, command: stages.append(command))
+    monkeypatch.setattr(shutil, 'which', lambda name: uv)
+    set_up.install_locked(['pip', 'install'], 'python')
+    packages, ours = stages
+    assert packages[0] == uv if uv else packages[0] == 'pip'
+    assert {'--require-hashes', '--no-deps', '--only-binary', 'requirements.lock'} <= set(packages)
+    assert ours[-1] == '.' and {'--no-deps', '--no-build-isolation'} <= set(ours)
+
+
 def test_set_up_reports_a_failing_stage(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(set_up, 'LOG', str(tmp_path / 'log'))
     with pytest.raises(SystemExit) as e:
