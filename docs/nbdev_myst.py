@@ -308,7 +308,7 @@ def relink(text, name, pages):
         place = posixpath.normpath(posixpath.join('nbs', posixpath.dirname(name), target))  # in the repository
         inside = place.removeprefix('nbs/')
         if inside in pages:
-            return relative(f'{pages[inside]}.ipynb', pages[name]) + re.sub(
+            return relative(pages[inside] + posixpath.splitext(inside)[1], pages[name]) + re.sub(
                 r'[^\w#-]', '', unquote(anchor).lower()
             )  # Jupyter's anchors keep capitals and commas
         if inside.startswith('images/'):
@@ -423,6 +423,8 @@ def convert(nb, name, links, pages):
                 for o in cell.get('outputs', [])
             ]
         )
+        for shown in (o['data'] for o in outputs if 'text/markdown' in o.get('data', {})):
+            shown['text/markdown'] = relink(shown['text/markdown'], name, pages)
         new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata={'tags': []})
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):

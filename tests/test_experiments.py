@@ -19,12 +19,12 @@ EXPERIMENTS = {
     'learn/01_bytes.ipynb': ('width = 2480', 'width = 2481', '45321'),
     'learn/01b_five_formats.ipynb': ('x / 11', 'x / 8', '(63, 59, 83)'),
     'learn/02_pickle.ipynb': ("'box': [12, 8]}", "'box': [12, 8, 90]}", '12, 8, 90'),
-    'learn/03_json.ipynb': ("'set': {1},", "'set': [1],", '≠ differs'),
-    'learn/04_binary_formats.ipynb': (
-        'Found(0.75, 3975.0)), type=Sorted)',
-        'Found(0.5, 3975.0)), type=Sorted)',
-        'area=0.5',
-    ),
+    'learn/02b_pickles_of_others.ipynb': ('levels = 30', 'levels = 8', 'with 256 ways'),
+    'learn/03_json.ipynb': ("'bytes': b'ab',", "'bytes': b'\\xff',", '/w=='),
+    'learn/03b_json_at_work.ipynb': ('srsly.json_dumps(1e-20), srsly', 'srsly.json_dumps(1e-9), srsly', '0.000000001'),
+    'learn/04_binary_formats.ipynb': ('to_varint(300)', 'to_varint(16384)', '80 80 01'),
+    'learn/04b_changing_a_schema.ipynb': ('page=2**32 + 5)', 'page=2**31)', "('wrong', {'page': -2147483648})"),
+    'learn/04c_columns.ipynb': ('3300, 1, 95)', '3300, 2, 95)', '00 00 02'),
     'learn/05_materialisation.ipynb': (
         'def boxes_on(page): return 2',
         'def boxes_on(page): return 5',
@@ -33,6 +33,7 @@ EXPERIMENTS = {
     'learn/06_what_ml_saves.ipynb': ("'name': 'Zoë',", "'name': 'Ørsted',", '98rsted'),
     'compare/01_who_keeps_what.ipynb': ("('code of the file ran',)", "('the file has run',)", 'the file has run'),
     'compare/02_speed_and_size.ipynb': ('N = 2000', 'N = 200', '(200, 10)'),
+    'compare/03_attacks.ipynb': ('place = 134_217_727', 'place = 127', "{'pickle': read right: None"),
 }
 
 

@@ -1,6 +1,7 @@
 """Every lesson keeps the frame that its readers rely on: goals, a closing, exercises whose solutions run, sources."""
 
 import json
+import re
 
 import pytest
 from notebooks import NBS, notebooks, part_of
@@ -46,3 +47,44 @@ def test_a_missing_part_is_noticed():
         for output in cell.get('outputs', []):
             output['metadata'] = {}
     assert any('text alternative' in p for p in problems(cells))
+
+
+LEARN = {name: path for name, path in LESSONS.items() if part_of(name) == 'learn'}
+
+
+def texts(cells, kind):
+    return [''.join(c['source']) for c in cells if c['cell_type'] == kind]
+
+
+def visible(cells):
+    """The lines of code that a reader sees: no imports, no checks, no solutions."""
+    shown = [c for c in cells if c['cell_type'] == 'code' and not c['metadata'].get('jupyter', {}).get('source_hidden')]
+    lines = [line for text in texts(shown, 'code') if '#| hide' not in text for line in text.split('\n')]
+    return [line for line in lines if line.strip()]
+
+
+def fat(cells):
+    """What makes a lesson longer, or harder to read, than it should be."""
+    if (n := len(visible(cells))) > 150:
+        yield f'{n} visible lines of code'
+    prose = '\n'.join(texts(cells, 'markdown'))
+    code = [*texts(cells, 'code'), *re.findall(r'^```python\n(.*?)^```$', prose, re.M | re.S)]
+    yield from (f'over 100 characters: {line}' for text in code for line in text.split('\n') if len(line) > 100)
+    if (n := prose.count('**Predict, then run.**')) < 5:
+        yield f'{n} predictions'
+    if (n := prose.count('<summary>Answer</summary>')) != 5:
+        yield f'a quiz of {n}'
+    for word in ('**Warm-up.**', '**Change one thing.**', '**Break it.**', 'minutes'):
+        if word not in prose:
+            yield f'no {word!r}'
+
+
+@pytest.mark.parametrize('name', LEARN)
+def test_a_learn_lesson_is_lean_and_asks(name):
+    assert not list(fat(json.loads(LEARN[name].read_text('utf-8'))['cells']))
+
+
+@pytest.mark.parametrize('name', LEARN)
+def test_a_learn_lesson_has_no_directives(name):
+    code = texts(json.loads(LEARN[name].read_text('utf-8'))['cells'], 'code')
+    assert not [text for text in code if '#|' in text and not text.startswith('#| hide\n')]

@@ -116,7 +116,8 @@ def test_links_of_notebooks_lead_somewhere(name):
     for cell in json.loads(NOTEBOOKS[name].read_text(encoding='utf-8'))['cells']:
         if cell['cell_type'] != 'markdown':
             continue
-        for link in re.findall(r'\]\(([^)\s]+)\)', ''.join(cell['source'])):
+        prose = re.sub(r'^```.*?^```$', '', ''.join(cell['source']), flags=re.M | re.S)
+        for link in re.findall(r'\]\(([^)\s]+)\)', prose):
             if link.startswith(('http', 'mailto:')):
                 continue
             file, _, anchor = link.partition('#')

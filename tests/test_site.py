@@ -14,7 +14,7 @@ from notebooks import notebooks
 
 NOTEBOOKS = notebooks()
 LESSONS = {
-    name: re.sub(r'(^|/)\d+_', r'\1', name).removesuffix('.ipynb') for name in NOTEBOOKS
+    name: re.sub(r'(^|/)\d+[a-z]?_', r'\1', name).removesuffix('.ipynb') for name in NOTEBOOKS
 }  # name of a notebook to that of its page
 SOURCES = [
     p.relative_to(ROOT).with_suffix('').as_posix()

@@ -30,8 +30,8 @@ GROUPS = [  # folder of nbs/, title, what its notebooks are about
     (
         'learn',
         'Learn',
-        'What serialisation is, from single bytes to the artifacts of a pipeline. Each lesson stands alone, needs nothing but Python at first, '
-        'and shows a trap happening before it gives it a name.',
+        'What serialisation is, from single bytes to the artifacts of a pipeline. Each lesson can be read on its own, asks before it tells, '
+        'and says at its top how long it takes and what it needs.',
     ),
     (
         'build',
@@ -41,7 +41,7 @@ GROUPS = [  # folder of nbs/, title, what its notebooks are about
     (
         'compare',
         'Compare',
-        'Ways to store a record collection, held against each other: what each one keeps, what it changes without a word, how fast it is and how large its files are.',
+        'Ways to store a record collection, held against each other: what each one keeps, what it changes without a word, how fast it is, how large its files are, and what a hostile file can do to its reader.',
     ),
     (
         'reference',
@@ -69,6 +69,9 @@ MOVED = {  # pages that had another address once: an address, once given, leads 
     'compat': 'reference/compat',
     'cli': 'reference/cli',
 }
+
+
+BESIDE = ['howto', 'cards', 'glossary']  # pages of text in nbs/
 
 
 def say(text):
@@ -105,7 +108,8 @@ def toc(entries, caption=''):
 def write_pages(executed, source, in_browser):
     """Everything that Sphinx reads, from executed notebooks by their names. Returns what is known of each page."""
     import nbformat
-    from nbdev_myst import Links, convert, module_of, page_name, public, read, relative, title_and_lead
+    from redaction_serde.lessons.listings import lessons_of
+    from nbdev_myst import Links, convert, module_of, page_name, public, read, relative, relink, title_and_lead
 
     pages = {name: page_name(name) for name in executed}
     modules, about = {}, {}
@@ -124,11 +128,16 @@ def write_pages(executed, source, in_browser):
         if module_of(cells):
             modules[module_of(cells)] = (pages[name], public(cells))
     links = Links({m: entries for m, (_, entries) in modules.items()})
+    pages |= {f'{name}.md': name for name in BESIDE}
     for name, nb in executed.items():
         page, made = pages[name], convert(nb, name, links, pages)
         if page == 'index':
             groups = [g for g, *_ in GROUPS if any(a.get('group') == g for a in about.values())]
-            made.cells.append(nbformat.v4.new_markdown_cell(toc([*groups, 'api', 'changelog', 'contributing'])))
+            made.cells.append(
+                nbformat.v4.new_markdown_cell(
+                    toc([*BESIDE[:1], *groups, *BESIDE[1:], 'api', 'changelog', 'contributing'])
+                )
+            )
         if page != 'index':
             made.cells.insert(
                 1, nbformat.v4.new_markdown_cell(ways_to_run(name, relative('.', page), name in in_browser))
@@ -140,14 +149,24 @@ def write_pages(executed, source, in_browser):
         inside = [(page, a) for page, a in about.items() if a.get('group') == name]
         if not inside:
             continue
-        lines = [f'# {title}', '', f'> {text}', '']
-        lines += ['{.lessons}'] + [
-            line for page, a in inside for line in (f'[{a["title"]}]({page}.ipynb)', f': {a["lead"]}', '')
-        ]
+        lines = [f'# {title}', '', f'> {text}', '', '{.lessons}']
+        said = {one.file: one for one in lessons_of(NBS / name)}
+        for page, a in inside:
+            lesson = said[a['notebook'].rpartition('/')[2]]
+            time = f' *About {lesson.minutes} minutes.*' if lesson.minutes else ''
+            lines += [f'[{a["title"]}]({page}.ipynb)', f': {a["lead"]}{time}', '']
+            if lesson.minutes:
+                goals = ''.join(f'\n    - {goal}' for goal in lesson.goals)
+                lines += [f'  You will be able to\n{goals}', '']
         write(source / f'{name}.md', '\n'.join(lines) + '\n\n' + toc(page for page, _ in inside))
         about[name] = dict(title=title, description=plain(text))
     write(source / 'api.md', api_page(modules, about, links))
     about['api'] = dict(title='API index', description='Every public name of redaction_serde, by module.')
+    for name in BESIDE:
+        text = (NBS / f'{name}.md').read_text(encoding='utf-8')
+        title, lead = re.match(r'# (.+)\n+> (.+)', text).groups()
+        write(source / f'{name}.md', relink(text, f'{name}.md', pages))
+        about[name] = dict(title=title, description=plain(lead))
     for name in ('changelog', 'contributing'):
         write(
             source / f'{name}.md',

@@ -29,10 +29,14 @@ IMPORTS = {'msgspec', 'fastcore', 'google', 'redaction_serde', 'IPython'}  # the
 ROOMS = {
     'schema',
     'formats',
+    'document',
+    'errors',
     'pickles',
     'lessons.diagrams',
+    'lessons.fates',
     'lessons.hexdump',
     'lessons.listings',
+    'lessons.messages',
     'lessons.reading',
     'lessons.tracer',
 }  # modules of ours that need nothing else, or whole rooms

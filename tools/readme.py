@@ -55,6 +55,7 @@ def readme():
         )
     text = re.sub(r'(\]\(|src=")(?!https?:|#|mailto:|/)', r'\1nbs/', text)  # relative links start at nbs/
     text = re.sub(r'\(nbs/\.\./', '(', text)
+    text = re.sub(r'(\.ipynb)#[^)]+\)', r'\1)', text)  # GitHub's view of a notebook knows no anchors
     return (
         '<!-- made from nbs/index.ipynb by `make readme`; edit that -->\n\n'
         + re.sub(r'\n{3,}', '\n\n', text).strip()

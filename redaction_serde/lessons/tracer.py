@@ -197,42 +197,42 @@ class Trace:
         return _trace_html(self)
 
 # %% ../../nbs/build/43_tracer.ipynb #73ad515e
+_CHIP = 'display:inline-block;border:1px solid currentColor;border-radius:3px;padding:0 4px;margin:1px 3px 1px 0'
 _CODE = 'color:inherit;background:none;font-size:1em'
-_CHIP = (
-    f'{_CODE};display:inline-block;border:1px solid currentColor;border-radius:3px;padding:0 4px;margin:1px 3px 1px 0'
-)
-_CELL = 'text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere;padding:3px 8px;border-bottom:1px solid rgba(128,128,128,.35)'
-_WIDTHS = 2, 8, 5, 15, 15, 12  # em
+# On a narrow screen stack and memo stand below the instruction.
+_STYLE = '''<style>
+.pickle-trace { border-collapse: collapse; font-size: .85em; margin: 0; color: inherit; width: 100% }
+.pickle-trace th, .pickle-trace td { text-align: left; vertical-align: top; padding: 3px 8px; white-space: normal }
+.pickle-trace th, .pickle-trace td { border: 0; overflow-wrap: anywhere }
+.pickle-trace tr { border-bottom: 1px solid rgba(128, 128, 128, .35); background: none !important }
+@media (max-width: 600px) {
+  .pickle-trace thead { position: absolute; left: -999em }
+  .pickle-trace tr { display: grid; grid-template-columns: 2.4em 1fr; padding: 3px 0 }
+  .pickle-trace td, .pickle-trace th { padding: 1px 4px }
+  .pickle-trace td:nth-child(n+3) { grid-column: 2 }
+}
+</style>'''
 
 
-def _row(s):
-    chips = lambda texts: ' '.join(f'<code style="{_CHIP}">{escape(t)}</code>' for t in texts)
-    argument = f'<code style="{_CODE}">{escape(s.argument)}</code>' if s.argument else ''
-    cells = (
-        argument,
-        chips(s.stack),
-        chips(f'{k} = {v}' for k, v in s.memo.items()),
-        f'<strong>{escape(s.note)}</strong>' if s.note else '',
-    )
-    return (
-        f'<tr style="background:none"><td style="{_CELL}">{s.offset}</td><th scope="row" style="{_CELL};overflow-wrap:normal;font-weight:600">{s.opcode or "unreadable"}</th>'
-        + ''.join(f'<td style="{_CELL}">{c}</td>' for c in cells)
-        + '</tr>'
-    )
+def _chips(texts):
+    return ' '.join(f'<code style="{_CODE};{_CHIP}">{escape(text)}</code>' for text in texts)
+
+
+def _row(step):
+    argument = f' <code style="{_CODE}">{escape(step.argument)}</code>' if step.argument else ''
+    note = f'<br><strong>{escape(step.note)}</strong>' if step.note else ''
+    instruction = f'<th scope="row">{step.opcode or "unreadable"}{argument}{note}</th>'
+    memo = _chips(f'{place} = {text}' for place, text in step.memo.items())
+    return f'<tr><td>{step.offset}</td>{instruction}<td>{_chips(step.stack)}</td><td>{memo}</td></tr>'
 
 
 def _trace_html(trace):
-    "The table, in a box of its own that scrolls sideways on a narrow screen."
-    head = ''.join(
-        f'<th scope="col" style="{_CELL};overflow-wrap:normal;min-width:{w}em;font-weight:600">{c}</th>'
-        for c, w in zip(_COLUMNS, _WIDTHS)
-    )
-    about = f'{len(trace)} steps of a pickle{", and more" if trace.more else ""}. None was run. The top of the stack is on the right.'
-    return (
-        f'<p style="font-size:.85em;margin:0 8px 4px">{about}</p><div role="region" aria-label="Steps of a pickle" tabindex="0" style="overflow-x:auto;max-width:100%">'
-        f'<table style="border-collapse:collapse;font-size:.85em;margin:0;table-layout:auto;color:inherit">'
-        f'<thead><tr style="background:none">{head}</tr></thead><tbody>{"".join(map(_row, trace))}</tbody></table></div>'
-    )
+    more = ', and more' if trace.more else ''
+    about = f'{len(trace)} steps of a pickle{more}. None was run. The top of the stack is on the right.'
+    head = ''.join(f'<th scope="col">{name}</th>' for name in ('byte', 'instruction', 'stack', 'memo'))
+    body = ''.join(map(_row, trace))
+    table = f'<table class="pickle-trace"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'{_STYLE}<p style="font-size:.85em;margin:0 8px 4px">{about}</p>{table}'
 
 # %% ../../nbs/build/43_tracer.ipynb #5ae6c798
 def trace(
