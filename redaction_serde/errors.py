@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FREE_OBJECTS', 'printable', 'Problem', 'SerdeError', 'EncodeError', 'DecodeError', 'UnknownComponentError',
-           'VersionError', 'LimitError', 'Limits', 'over_limit', 'Budget', 'Problems']
+           'VersionError', 'LimitError', 'Limits', 'over_limit', 'out_of_memory', 'Budget', 'Problems']
 
 # %% ../nbs/build/02_errors.ipynb #cd029410
 import re
@@ -140,6 +140,12 @@ def over_limit(
     if found == 'more':
         return LimitError(f'more than the limit of {allowed} {unit}; raise Limits({name}=…)', path)
     return LimitError(f'{found} {unit} are over the limit of {allowed}; raise Limits({name}=…)', path)
+
+
+def out_of_memory() -> LimitError:  # to be raised
+    "The error for a document that wants more memory than there is."
+    remedy = 'raise the memory of this process, or set Limits(bytes=…) to have such files refused sooner'
+    return LimitError(f'there is not enough memory for this document; {remedy}')
 
 # %% ../nbs/build/02_errors.ipynb #3f75fe4a
 FREE_OBJECTS = 1_000_000  # records, tasks and components that any document may have

@@ -408,6 +408,34 @@ def test_folds_open(tab, address):
 
 
 @in_browser
+def test_the_matrix_serves_wide_and_narrow(tab, address):
+    """Who keeps what: no scrolling sideways on a laptop; head and names stay in sight; reasons by key and by tap."""
+    tab.goto(f'{address}compare/who_keeps_what.html', wait_until='networkidle')
+    box = tab.locator('.rs-survival .box').first
+    head, name = box.locator('thead th').nth(1), box.locator('tbody:not(.sum) th[scope=row]').first
+    assert box.evaluate('e => e.scrollWidth <= e.clientWidth'), 'our own formats and all others are in view'
+    top = head.bounding_box()['y']
+    box.evaluate('e => e.scrollTop = 400')
+    assert abs(head.bounding_box()['y'] - top) < 3  # but for the space between cells
+    rows = 'e => [...e.querySelectorAll("tbody:not(.sum) tr:not(.more)")].map(r => r.offsetHeight)'
+    assert max(box.evaluate(rows)) < 32  # px: one line each
+    cell = box.locator('td summary').first
+    reason = cell.locator('xpath=ancestor::tr/following-sibling::tr[1]').locator('p').first
+    assert not reason.is_visible()
+    cell.focus()
+    tab.keyboard.press('Enter')
+    assert reason.is_visible()
+    tab.set_viewport_size({'width': 390, 'height': 900})
+    left = name.bounding_box()['x']
+    box.evaluate('e => e.scrollLeft = 150')
+    assert box.evaluate('e => e.scrollLeft') == 150 and abs(name.bounding_box()['x'] - left) < 3
+    last = box.locator('td summary').last
+    last.click()
+    assert last.locator('xpath=ancestor::tr/following-sibling::tr[1]').locator('p').last.is_visible()
+    assert not tab.wrong
+
+
+@in_browser
 def test_an_old_address_leads_to_the_page_and_its_heading(tab, address, chromium):
     tab.goto(f'{address}pickle.html#it-runs-what-it-names')
     tab.wait_for_url(f'{address}learn/pickle.html#it-runs-what-it-names')

@@ -8,11 +8,14 @@ The tests and the site share what `executed` returns, so that no notebook runs t
 """
 
 import argparse
+import atexit
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -60,6 +63,30 @@ def is_skipped(cell):
     return 'nbdev_export()' in cell.source or '#|eval:false' in directives
 
 
+@functools.cache
+def warm_kernels():
+    """The socket of a server of kernels (`warm_kernels.py`), which ends when this process does; None where there are no forks."""
+    if not hasattr(os, 'fork'):
+        return None
+    folder = tempfile.mkdtemp(prefix='kernels-')
+    path = f'{folder}/socket'
+    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1')}
+    command = [sys.executable, str(ROOT / 'tools' / 'warm_kernels.py'), path]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)  # closing its input would do, if it were not slower
+    return path if server.stdout.readline() == b'ready\n' else None
+
+
+def manager(client):
+    """What starts the kernel of a notebook: a warm one, if there can be."""
+    found = client.create_kernel_manager()
+    if path := warm_kernels():
+        warm = str(ROOT / 'tools' / 'warm_kernels.py')
+        found.kernel_spec.argv = [sys.executable, '-S', '-E', warm, path, '-f', '{connection_file}']
+    return found
+
+
 def run_notebook(path, timeout=600, strict=True):
     """Execute one notebook as a person would in JupyterLab, but offline, and return it with its outputs.
 
@@ -97,6 +124,7 @@ def run_notebook(path, timeout=600, strict=True):
             extra_arguments=['--log-level=ERROR'],
             resources={'metadata': {'path': str(path.parent)}},
         )
+        client.km = manager(client)
         client.execute(env=env)
         if log.exists():
             raise NetworkError(f'{path.name} wants the network:\n{log.read_text()}')

@@ -26,7 +26,7 @@ from .text import parse_json
 from ..compat import prepare_icevision
 from ..records.build import gc_paused
 from ..files import read_file
-from ..errors import DecodeError, Limits
+from ..errors import DecodeError, Limits, out_of_memory
 
 # %% ../../nbs/build/60_coco_read.ipynb #bb9c6814
 _ = prepare_icevision()
@@ -260,9 +260,12 @@ def read_coco(
     if areas not in ('file', 'compute'):
         raise ValueError(f"expected areas='file' or 'compute', found {areas!r}")
     path = None if isinstance(annotations, bytes) else Path(annotations)
-    data = annotations if isinstance(annotations, bytes) else read_file(annotations, limits)
     folder = None if images is None else Path(images)
-    with gc_paused():
-        collection, told = _read(data, path, folder, only, areas, limits)
+    try:
+        data = annotations if isinstance(annotations, bytes) else read_file(annotations, limits)
+        with gc_paused():
+            collection, told = _read(data, path, folder, only, areas, limits)
+    except MemoryError as e:
+        raise out_of_memory() from e
     _tell(told, report)
     return collection

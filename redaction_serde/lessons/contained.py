@@ -328,8 +328,10 @@ def _one_line(text: str) -> str:
 
 
 def _is_memory(e: BaseException) -> bool:
-    "Does an error say that there is no memory left? torch says so in words."
-    return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and 'memory' in str(e))
+    "Does an error say that there is no memory left? torch says so in words, others have it as their cause."
+    if isinstance(e, RuntimeError):
+        return 'memory' in str(e)
+    return isinstance(e, MemoryError) or isinstance(e.__cause__, MemoryError)
 
 # %% ../../nbs/build/49b_contained.ipynb #5c42b3b8
 MOST_COPIES = 400  # damaged copies of one document

@@ -23,6 +23,7 @@ from redaction_serde.errors import (
     Problems,
     SerdeError,
     VersionError,
+    out_of_memory,
     over_limit,
     printable,
 )
@@ -86,6 +87,8 @@ def guarded(
         except (*BAD_DATA, msgspec.MsgspecError, EOFError) as e:
             reason = 'nested too deep' if isinstance(e, RecursionError) else f'{type(e).__name__}: {e}'
             raise DecodeError(f'not a valid document: {reason}') from e
+        except MemoryError as e:
+            raise out_of_memory() from e
 
     return read
 
