@@ -12,7 +12,7 @@ cfg = parser['DEFAULT']
 STATUSES = {'1': '1 - Planning', '2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14']
 
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('protobuf', 'icevision', 'zenml', 'dev', 'docs', 'lessons', 'bench')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('protobuf', 'parquet', 'icevision', 'zenml', 'dev', 'docs', 'lessons', 'bench')}
 extras['all'] = sorted({req for reqs in extras.values() for req in reqs})
 
 setuptools.setup(

@@ -25,6 +25,7 @@ from redaction_serde.kinds.keypoints import KeypointsData
 from redaction_serde.kinds.kind import REQUIRED
 from redaction_serde.records import dumps, from_document, iter_records, load, load_record, loads
 from redaction_serde.wire.format import VERSION_TEXT
+from redaction_serde.wire.parquet import _Head, _schema, _write, sealed
 from redaction_serde.wire.protobuf import _to_column, _to_message
 from redaction_serde.wire.registry import WIRES, decode
 
@@ -482,8 +483,8 @@ def lines_document(header, records, defines=False):
     return text + as_json({'end': end}) + b'\n'
 
 
-def _blocks(header, records):
-    """Records as columns of plain values: (layout, count, columns). Raises `Unwritable` for what has no place in them."""
+def _grouped(header, records):
+    """Records of one layout that follow each other: (layouts, layout, rows). Raises `Unwritable` for what has none."""
     try:
         layouts = msgspec.convert(header.get('layouts', []), list[Layout])
     except msgspec.ValidationError as e:
@@ -496,7 +497,12 @@ def _blocks(header, records):
         if not found or found[-1][0] != k or len(found[-1][1]) == BATCH:
             found.append((k, []))
         found[-1][1].append(record)
-    for k, rows in found:
+    return [(layouts, k, rows) for k, rows in found]
+
+
+def _blocks(header, records):
+    """Records as columns of plain values: (layout, count, columns). Raises `Unwritable` for what has no place in them."""
+    for layouts, k, rows in _grouped(header, records):
         try:
             shape = record_shape(layouts[k], k)
         except SerdeError as e:
@@ -553,6 +559,27 @@ def protobuf_document(header, records):
     return body + b'\x7d' + zlib.crc32(body).to_bytes(4, 'little')
 
 
+def parquet_document(header, records):
+    """All of a record stands in its rest, which wins, so that anything can be said."""
+    rows = [row for _, _, rows in _grouped(header, records) for row in rows]
+    try:
+        rests = [msgspec.msgpack.encode({k: v for k, v in row.items() if k != 'layout'}) for row in rows]
+        said = dict(layout=[row.get('layout', 0) for row in rows], types=[0] * len(rows), rest=rests)
+        return parquet_table(header, said)
+    except (OverflowError, RecursionError) as e:
+        raise Unwritable(str(e)) from None
+
+
+def parquet_table(header, said, schema=None):
+    """A Parquet file with its checksum; columns of which nothing is said are null."""
+    import pyarrow as pa
+
+    schema, n = schema or _schema(), len(next(iter(said.values())))
+    head = _Head(FORMAT, VERSION_TEXT, '0' * 8, n, msgspec.msgpack.encode(header))
+    columns = [pa.array(said.get(field.name, [None] * n), field.type) for field in schema]
+    return sealed(_write(pa.table(columns, schema=schema), msgspec.json.encode(head)))
+
+
 WRITERS = {
     'json': json_document,
     'json loose': lambda header, records: json_document(header, records, loose=True),
@@ -560,6 +587,7 @@ WRITERS = {
     'jsonl defines': lambda header, records: lines_document(header, records, defines=True),
     'msgpack': msgpack_document,
     'protobuf': protobuf_document,
+    'parquet': parquet_document,
 }
 assert {name.split()[0] for name in WRITERS} == set(WIRES), 'a format without a writer here'
 

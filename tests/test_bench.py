@@ -22,7 +22,7 @@ import ways  # noqa: E402
 
 import bench  # noqa: E402
 
-OURS = {'json', 'jsonl', 'msgpack', 'protobuf'}
+OURS = {'json', 'jsonl', 'msgpack', 'protobuf', 'parquet'}
 OTHERS = {'pickle', 'pickle, paused', 'article', 'coco, icevision'}
 PEERS = {  # package -> the way that needs it
     'cloudpickle': 'cloudpickle',

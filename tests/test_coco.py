@@ -1072,7 +1072,7 @@ def test_a_file_comes_back_from_pickle(data):
     assert difference(data, again(pickle.loads(pickle.dumps(read(data))))) is None
 
 
-@pytest.mark.parametrize('format', ['json', 'jsonl', 'msgpack', 'protobuf'])
+@pytest.mark.parametrize('format', ['json', 'jsonl', 'msgpack', 'protobuf', 'parquet'])
 @pytest.mark.parametrize(
     'data', [BASE, a_file(an_object(keypoints=FOUR), categories=[POINTS])], ids=['masks', 'keypoints']
 )

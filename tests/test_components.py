@@ -1,5 +1,6 @@
 """The cases of the lessons, which hold every component and oddity that icevision records are known for, in every format; and files of version 1 that must stay readable."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -68,7 +69,21 @@ def test_version_1_stays_what_it_is(name, format):
     """Files written when version 1 was fixed: they load to the same records, and those are written to the same bytes."""
     golden = (GOLDEN / f'{name}.{format}').read_bytes()
     assert compare(CASES[name](), loads(golden))
-    assert dumps(CASES[name](), format) == golden
+    written = dumps(CASES[name](), format)
+    if format == 'parquet':  # its bytes depend on pyarrow, which puts its version into them, and on its zstd
+        golden, written = content(golden), content(written)
+    assert written == golden
+
+
+def content(data):
+    """All that a Parquet file says: its columns, and what stands under our key, but for the checksum."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(pyarrow.BufferReader(data))
+    head = json.loads(file.metadata.metadata[b'redaction-serde'])
+    assert head.pop('crc32') != '0' * 8
+    return file.read(), head
 
 
 def test_golden_files_are_all_there():

@@ -90,7 +90,7 @@ def parts(folder):
 
 
 OLD, NEW = collection(1.0), collection(2.0)
-FORMATS = ['json', 'jsonl', 'msgpack', 'pb', 'json.gz', 'jsonl.gz']
+FORMATS = ['json', 'jsonl', 'msgpack', 'pb', 'parquet', 'json.gz', 'jsonl.gz']
 
 
 def which(found):

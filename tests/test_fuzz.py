@@ -256,7 +256,7 @@ def test_budget_of_version_0(make):
 @pytest.mark.parametrize('name', sorted(WIRES))
 def test_columns_of_nothing(name):
     """Blocks whose columns are all left out: a few bytes that stand for a thousand records each."""
-    if name not in ('msgpack', 'protobuf'):
+    if name not in ('msgpack', 'protobuf', 'parquet'):
         pytest.skip('rows are spelled out')
     import msgspec
     import zlib
@@ -266,6 +266,9 @@ def test_columns_of_nothing(name):
         header = {'layouts': [{'tasks': [{'name': 'a', 'order': 0, 'components': ['Size']}]}]}
         body = msgspec.msgpack.encode(['redaction-serde', '1.0', header, blocks, 0])[:-1]
         data = body + b'\xce' + zlib.crc32(body).to_bytes(4, 'big')
+    elif name == 'parquet':
+        header = {'layouts': [{'tasks': [{'name': 'a', 'order': 0, 'components': ['Size']}]}]}
+        data = f.parquet_table(header, dict(layout=[0] * 3_000_000, types=[0] * 3_000_000))
     else:
         from redaction_serde import document_pb2
 
@@ -328,7 +331,7 @@ def test_a_file_that_grows(read, suffix, tmp_path):
     assert memory < 400 << 20 and seconds < 20
 
 
-@pytest.mark.parametrize('suffix', ['json', 'jsonl', 'msgpack', 'pb'])
+@pytest.mark.parametrize('suffix', ['json', 'jsonl', 'msgpack', 'pb', 'parquet'])
 def test_a_bomb(suffix, tmp_path):
     path = tmp_path / f'd.{suffix}.gz'
     name = 'protobuf' if suffix == 'pb' else suffix

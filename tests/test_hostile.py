@@ -99,7 +99,7 @@ def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-@pytest.mark.parametrize('format', ['json', 'jsonl', 'msgpack', 'protobuf', 'gz'])
+@pytest.mark.parametrize('format', ['json', 'jsonl', 'msgpack', 'protobuf', 'parquet', 'gz'])
 def test_only_our_errors_come_out(format):
     rng, files = (
         random.Random(f'{SEED} {format}'),

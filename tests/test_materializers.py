@@ -161,7 +161,7 @@ def test_what_cannot_be_kept_leaves_nothing(pages, uri):
             of(format, 1)(uri).save(pages)
         assert e.value.path == '$.records[2].detection.bboxes[1][3]'
     with pytest.raises(
-        EncodeError, match='expected FORMAT to be one of json, jsonl, msgpack, protobuf, found .pickle.'
+        EncodeError, match='expected FORMAT to be one of json, jsonl, msgpack, protobuf, parquet, found .pickle.'
     ):
         of('pickle')(uri).save(pages)
     with pytest.raises(EncodeError, match='expected SHARD to be at least 1, found 0'):

@@ -154,7 +154,8 @@ def write_pages(executed, source, in_browser):
         for page, a in inside:
             lesson = said[a['notebook'].rpartition('/')[2]]
             time = f' *About {lesson.minutes} minutes.*' if lesson.minutes else ''
-            lines += [f'[{a["title"]}]({page}.ipynb)', f': {a["lead"]}{time}', '']
+            lead = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', a['lead'])  # its links lead from elsewhere
+            lines += [f'[{a["title"]}]({page}.ipynb)', f': {lead}{time}', '']
             if lesson.minutes:
                 goals = ''.join(f'\n    - {goal}' for goal in lesson.goals)
                 lines += [f'  You will be able to\n{goals}', '']

@@ -1,6 +1,6 @@
 """Are the lower ends of the ranges in settings.ini right? `make lowest` calls this.
 
-Installs the oldest packages that the base install and its extras `protobuf` and `icevision` allow into .venv-lowest,
+Installs the oldest packages that the base install and its extras `protobuf`, `parquet` and `icevision` allow into .venv-lowest,
 and runs the tests of the product with them.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv-lowest'
 PYTHON = VENV / 'bin' / 'python'
-RANGES = ['requirements', 'protobuf_requirements', 'icevision_requirements']
+RANGES = ['requirements', 'protobuf_requirements', 'parquet_requirements', 'icevision_requirements']
 TOOLS = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'setuptools<81']
 TESTS = ['round_trip', 'components', 'values', 'losses', 'limits', 'hostile', 'coco', 'properties']
 

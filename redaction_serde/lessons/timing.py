@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Optional
@@ -220,9 +221,9 @@ def _round(ways: Ways, collection: Any) -> Iterator[tuple[tuple[str, str, str], 
     "((way, collector, action), seconds), each way in turn."
     for way, (save, read) in ways.items():
         for collector in COLLECTORS:
-            spent, data = timed(lambda: save(collection), collector)
+            spent, data = timed(partial(save, collection), collector)
             yield (way, collector, 'dumps'), spent
-            spent, _ = timed(lambda: read(data), collector)
+            spent, _ = timed(partial(read, data), collector)
             yield (way, collector, 'loads'), spent
 
 

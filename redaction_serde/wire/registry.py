@@ -25,6 +25,7 @@ from .format import Wire, guarded
 from .json import Json
 from .jsonl import JsonLines
 from .msgpack import MessagePack
+from .parquet import Parquet
 from .protobuf import ProtocolBuffers
 
 # %% ../../nbs/build/20_registry.ipynb #4b7a2ec2
@@ -35,6 +36,7 @@ WIRES = {
         JsonLines(),
         MessagePack(),
         ProtocolBuffers(),
+        Parquet(),
     )
 }
 _ARTICLE = ArticleList()  # which is only read
@@ -152,9 +154,10 @@ def encode_stream(
     "A stream as bytes. Raises `EncodeError` for anything that the format cannot hold."
     wire = wire_named(format)
     data = wire.encode(stream)
-    if stream.objects > FREE_OBJECTS + len(data):
+    size = wire.unpacked(data)
+    if stream.objects > FREE_OBJECTS + size:
         raise EncodeError(
-            f'{stream.objects} objects in {len(data)} bytes, which a reader would refuse; JSON spells records out'
+            f'{stream.objects} objects in {size} bytes, which a reader would refuse; JSON spells records out'
         )
     return zip_bytes(data) if is_zipped(format) else data
 
