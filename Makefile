@@ -36,7 +36,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help demo test fuzz lowest bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
+.PHONY: help demo test fuzz lowest lock bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -52,6 +52,9 @@ fuzz: $(READY) ## the properties, both fuzzers and the faults of machines, for l
 
 lowest: $(READY) ## the product's tests with the oldest packages that settings.ini allows, in .venv-lowest
 	@$(BIN)/python tools/lowest.py
+
+lock: $(READY) ## requirements.lock, after a change of constraints.txt or settings.ini
+	@$(BIN)/python tools/lock.py
 
 bench: $(READY) ## times and sizes beside pickle and others, as ratios; then what opening costs (a quarter of an hour)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
@@ -93,5 +96,5 @@ clean: ## remove what was made, but not .venv
 distclean: clean ## remove .venv, too
 	@rm -rf .venv .venv-lowest
 
-$(READY): constraints.txt settings.ini setup.py tools/set_up.py
+$(READY): constraints.txt requirements.lock settings.ini setup.py tools/set_up.py
 	@$(PYTHON) tools/set_up.py

@@ -30,8 +30,8 @@ def _at_once(path: str, flags: int) -> int:
 def opened(
     path: PathLike,  # of a regular file
 ) -> Iterator[BinaryIO]:
-    "A file, open for reading. Raises OSError, or `SerdeError` if it is a device or a pipe."
-    with open(path, 'rb', opener=_at_once) as file:
+    "A file, open for reading. Raises OSError, TypeError for what is no path, `SerdeError` for a device or a pipe."
+    with open(os.fspath(path), 'rb', opener=_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise SerdeError('this is a device or a pipe; only regular files are read', str(path))
         yield file

@@ -9,12 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 import set_up
 from notebooks import ROOT, notebooks
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 BIN = Path(sys.executable).parent
 NOTEBOOKS = notebooks()
@@ -274,8 +277,12 @@ def test_citation_and_package_are_of_one_version():
         (dict(version=(3, 15)), ['needs Python 3.10 to 3.14', 'is 3.15']),
         (dict(version=(3, 11), executable='/bin/false'), ['venv', 'python3.11-venv']),
         (dict(version=(3, 11), free_gb=1.0, environ={}), ['GB of free disk', '1.0 GB', 'PIP_EXTRA_INDEX_URL']),
+        (
+            dict(version=(3, 11), free_gb=100, environ={'LOCKED': '1', 'PIP_EXTRA_INDEX_URL': set_up.CPU_INDEX}),
+            ['LOCKED=1', 'CPU builds', 'leave out'],
+        ),
     ],
-    ids=['old', 'new', 'no venv', 'disk'],
+    ids=['old', 'new', 'no venv', 'disk', 'locked and CPU'],
 )
 def test_set_up_says_what_is_wrong(case, words, monkeypatch, tmp_path):
     monkeypatch.setattr(set_up, 'VENV', str(tmp_path))
@@ -288,11 +295,83 @@ def test_set_up_is_content_with_this_machine():
     assert set_up.trouble(free_gb=100) is None
 
 
+def test_set_up_says_first_what_it_will_download():
+    default = set_up.announcement({})
+    small = set_up.announcement({'PIP_EXTRA_INDEX_URL': set_up.CPU_INDEX})
+    locked = set_up.announcement({'LOCKED': '1'})
+    assert '3.6 GB' in default and f'PIP_EXTRA_INDEX_URL={set_up.CPU_INDEX}' in default
+    assert '0.8 GB' in small and 'CUDA' not in small
+    assert '3.6 GB' in locked and 'requirements.lock' in locked and 'leave out LOCKED=1' in locked
+    assert set_up.announcement({'LOCKED': '0'}) == default
+
+
+@pytest.mark.parametrize('uv', [None, '/somewhere/uv'])
+def test_a_locked_set_up_installs_nothing_without_a_hash(uv, monkeypatch):
+    stages = []
+    monkeypatch.setattr(set_up, 'run', lambda text, command: stages.append(command))
+    monkeypatch.setattr(shutil, 'which', lambda name: uv)
+    set_up.install_locked(['pip', 'install'], 'python')
+    packages, ours = stages
+    assert packages[0] == uv if uv else packages[0] == 'pip'
+    assert {'--require-hashes', '--no-deps', '--only-binary', 'requirements.lock'} <= set(packages)
+    assert ours[-1] == '.' and {'--no-deps', '--no-build-isolation'} <= set(ours)
+
+
 def test_set_up_reports_a_failing_stage(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(set_up, 'LOG', str(tmp_path / 'log'))
     with pytest.raises(SystemExit) as e:
         set_up.run('failing', [sys.executable, '-c', 'print("the reason"); raise SystemExit(3)'])
     assert 'the reason' in capsys.readouterr().out and 'stopped' in str(e.value)
+
+
+def pins(name):
+    """The requirements in a file of pins, without their hashes."""
+    lines = (ROOT / name).read_text(encoding='utf-8').splitlines()
+    return [Requirement(line.rstrip('\\ ')) for line in lines if re.match(r'\w', line)]
+
+
+def versions_on(requirements, python):
+    """{package: version} of those that a Python on Linux takes."""
+    linux = {'sys_platform': 'linux', 'platform_system': 'Linux', 'platform_machine': 'x86_64', 'os_name': 'posix'}
+    environment = {**linux, 'python_version': python, 'python_full_version': f'{python}.1'}
+    here = [r for r in requirements if r.marker is None or r.marker.evaluate(environment)]
+    return {canonicalize_name(r.name): str(r.specifier) for r in here}
+
+
+BESIDE = re.compile(
+    r'icevision|triton|(cuda|nvidia)-.*'
+)  # set-up has icevision's version; the others follow from torch
+
+
+@pytest.mark.parametrize('python', ['3.10', '3.11', '3.12', '3.13', '3.14'])
+def test_lock_and_constraints_have_the_same_versions(python):
+    constraints = versions_on(pins('constraints.txt'), python)
+    lock = versions_on(pins('requirements.lock'), python)
+    assert {name: lock[name] for name in lock.keys() & constraints.keys()}.items() <= constraints.items(), 'make lock'
+    assert [name for name in lock.keys() - constraints.keys() if not BESIDE.fullmatch(name)] == []
+    assert set_up.ICEVISION == f'icevision{lock["icevision"]}'
+
+
+def test_every_constraint_is_in_the_lock_and_every_requirement_too():
+    lock = pins('requirements.lock')
+    names = {canonicalize_name(r.name) for r in lock}
+    assert {canonicalize_name(r.name) for r in pins('constraints.txt')} - names == set()
+    settings = ConfigParser(delimiters=['='])
+    settings.read(ROOT / 'settings.ini', encoding='utf-8')
+    keys = [key for key in settings['DEFAULT'] if key.endswith('requirements')]
+    for requirement in [Requirement(r) for key in keys for r in settings['DEFAULT'][key].split()]:
+        found = [r for r in lock if canonicalize_name(r.name) == canonicalize_name(requirement.name)]
+        assert found, f'{requirement} is not in requirements.lock: make lock'
+        for pin in found:
+            [version] = pin.specifier
+            assert requirement.specifier.contains(version.version), f'{pin} is not {requirement}'
+
+
+def test_every_pin_of_the_lock_has_hashes():
+    text = (ROOT / 'requirements.lock').read_text(encoding='utf-8')
+    entries = re.split(r'\n(?=\w)', text.split('#    make lock\n')[1])
+    assert len(entries) == len(pins('requirements.lock'))
+    assert [e for e in entries if not re.search(r'--hash=sha256:[0-9a-f]{64}', e)] == []
 
 
 @pytest.fixture

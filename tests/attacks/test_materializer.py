@@ -531,6 +531,19 @@ def test_no_collection_fails_to_be_shown(attribute, value):
     assert summarise(odd).records == 2
 
 
+def test_a_number_for_a_path_closes_no_open_file(folder):
+    """Python takes a number for a file that is open already, and closes it afterwards: here a pipe, a socket, a database."""
+    odd = collection(2)
+    with open(folder / 'of another', 'w+b') as of_another:
+        before = os.fstat(of_another.fileno())
+        for component in odd._records._list[0].common.components:
+            if 'filepath' in vars(component):
+                vars(component)['filepath'] = of_another.fileno()
+        materializer = RecordCollectionMaterializer(str(new_folder()))
+        assert len(materializer.save_visualizations(odd)) == 2
+        assert os.path.samestat(os.fstat(of_another.fileno()), before)
+
+
 def test_the_base_serves_all(folder):
     """Every materializer of ours stands on the one base: hash, bounded reading and errors are written once."""
     from redaction_serde import materializers
