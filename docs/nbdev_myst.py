@@ -321,7 +321,9 @@ def relink(text, name, pages):
         target, mark, anchor = match[2].partition('#')
         return f'{match[1]}{address(target, mark + anchor)})'
 
-    return re.sub(r'(\]\()(?!https?:|#|mailto:)([^)\s]+)\)', one, text)
+    parts = re.split(r'(^```.*?^```$)', text, flags=re.M | re.S)  # what looks like a link in code is none
+    parts[::2] = [re.sub(r'(\]\()(?!https?:|#|mailto:)([^)\s]+)\)', one, part) for part in parts[::2]]
+    return ''.join(parts)
 
 
 def said(directives, name):
