@@ -221,7 +221,7 @@ def _chips(texts):
 
 def _row(step):
     argument = f' <code style="{_CODE}">{escape(step.argument)}</code>' if step.argument else ''
-    note = f'<br><strong>{escape(step.note)}</strong>' if step.note else ''
+    note = f'<br/><strong>{escape(step.note)}</strong>' if step.note else ''
     instruction = f'<th scope="row">{step.opcode or "unreadable"}{argument}{note}</th>'
     memo = _chips(f'{place} = {text}' for place, text in step.memo.items())
     return f'<tr><td>{step.offset}</td>{instruction}<td>{_chips(step.stack)}</td><td>{memo}</td></tr>'
