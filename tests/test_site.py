@@ -23,7 +23,7 @@ SOURCES = [
     and '__all__ = []' not in p.read_text(encoding='utf-8')  # such a module has nothing of its own to show
 ]
 MODULES = [f'_modules/{source}' for source in SOURCES]
-OTHERS = ['api', 'changelog', 'contributing', 'search', '404', '_modules/index']
+OTHERS = [*build_docs.BESIDE, 'api', 'changelog', 'contributing', 'search', '404', '_modules/index']
 GROUPS = [g for g, *_ in build_docs.GROUPS]
 PAGES = [*LESSONS.values(), *GROUPS, *OTHERS, *MODULES]
 LONGEST = sorted(MODULES, key=lambda name: (ROOT / f'{name.removeprefix("_modules/")}.py').stat().st_size)[-2:]

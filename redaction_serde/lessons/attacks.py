@@ -519,7 +519,7 @@ def _colours() -> str:
     "A class for each verdict."
     rules = []
     for i, (colour, _) in enumerate(VERDICTS.values()):
-        ink = '#fff' if colour in ('#D55E00', '#444444', '#666666') else '#000'
+        ink = '#fff' if colour in ('#444444', '#666666') else '#000'
         rules.append(f'.rs-attacks td.v{i} {{background: {colour} !important; color: {ink} !important}}\n')
     return ''.join(rules)
 
