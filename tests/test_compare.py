@@ -5,13 +5,11 @@ import datetime
 import decimal
 import enum
 import functools
-import gc
 import itertools
 import json
 import math
 import sys
 import threading
-import time
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from copy import deepcopy
@@ -23,6 +21,7 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from pace import cpu_seconds
 from redaction_serde import boxes
 from redaction_serde.cases import CASES, blank, fill, listed, page, record
 from redaction_serde.fidelity import (
@@ -1059,13 +1058,6 @@ def calls(function):
     return count
 
 
-def seconds(function):
-    gc.collect()
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
 def grid(n):
     return [(float(i), i * 2.0, i + 10.5, i * 2.0 + 5) for i in range(n)]
 
@@ -1092,7 +1084,7 @@ def test_many_shifted_boxes(shift):
     few, many = ([page(*side) for side in SHIFTS[shift](n)] for n in (100, 1000))
     assert not compare(*many)
     assert calls(lambda: compare(*many)) < 15 * calls(lambda: compare(*few))
-    assert min(seconds(lambda: compare(*many)) for _ in range(3)) < 1
+    assert cpu_seconds(lambda: compare(*many), 1) < 1
 
 
 def test_many_records_in_another_order():
@@ -1101,7 +1093,7 @@ def test_many_records_in_another_order():
     assert compare(*many).kinds == {'order': 1}
     assert calls(lambda: compare(*many)) < 12 * calls(lambda: compare(*few))
     assert calls(lambda: compare(*map(list, many))) < 12 * calls(lambda: compare(*map(list, few)))
-    assert min(seconds(lambda: compare(*many)) for _ in range(3)) < 2
+    assert cpu_seconds(lambda: compare(*many), 2) < 2
 
 
 def test_identical_records_cost_the_same_each():

@@ -1,6 +1,5 @@
 """Artifacts come back whole or say why not: every format, every fault, in this process and in others."""
 
-import gc
 import io
 import os
 import random
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pace import cpu_seconds
 from PIL import Image
 from test_components import CASES as ALL_CASES, NOT_DATA, NOT_JSON
 from zenml import save_artifact
@@ -690,12 +690,9 @@ def test_large_collections_are_shown_soon_and_small(n, boxes, uri):
     c, m = large(n, boxes), RecordCollectionMaterializer(uri)
     s = summarise(c)
     for show in (materializers.sheet_png, lambda c, s: report_html(c, s, sample_boxes(c, s))):
-        times = []
-        for _ in range(2):
-            start = time.process_time()
-            shown = show(c, s)
-            times.append(time.process_time() - start)
-        assert len(shown) <= VISUALISATION_BYTES and min(times) < 2, (len(shown), times)
+        shown = show(c, s)
+        assert len(shown) <= VISUALISATION_BYTES
+        assert cpu_seconds(lambda: show(c, s), 2) < 2
     assert f'of {n * boxes:,} boxes were looked at one by one' in shown and 'others' in shown
     m._saved = (c, 'hash', 1, 1)
     found = m.extract_metadata(c)
@@ -716,11 +713,10 @@ def test_costs_little_more_than_the_bytes(uri):
     m, best = RecordCollectionMaterializer(uri), {}
 
     def timed(what, f):
-        gc.collect()
-        start = time.process_time()
-        result = f()
-        best[what] = min(best.get(what, 9e9), time.process_time() - start)
-        return result
+        results = []
+        seconds = cpu_seconds(lambda: results.append(f()), tries=1)
+        best[what] = min(best.get(what, 9e9), seconds)
+        return results[0]
 
     for _ in range(3):
         data = timed('dumps', lambda: dumps(before))

@@ -5,11 +5,11 @@ import pickle
 import random
 import struct
 import sys
-import time
 from pkgutil import resolve_name
 
 import pytest
 
+from pace import cpu_seconds
 from redaction_serde.compat import prepare_icevision
 from redaction_serde.errors import DecodeError, LimitError
 from redaction_serde.pickles import ALLOWED, INERT, CacheUnpickler, Inert, check_globals, globals_of, migrate
@@ -206,20 +206,24 @@ def test_honest_frames_are_not_reported():
 def test_the_caller_is_not_kept_busy(tmp_path):
     """A file of instructions that are all in error: looking at it took 23 s of the caller's time a megabyte."""
     (tmp_path / 'old.pkl').write_bytes(b'0' * 1_000_000)
-    start = time.process_time()
-    with pytest.raises(DecodeError) as e:
-        migrate(tmp_path / 'old.pkl', tmp_path / 'new.json')
-    assert time.process_time() - start < 2
-    assert len(e.value.problems) <= 1000 and len(str(e.value)) < 10_000
+
+    def refused():
+        with pytest.raises(DecodeError) as e:
+            migrate(tmp_path / 'old.pkl', tmp_path / 'new.json')
+        assert len(e.value.problems) <= 1000 and len(str(e.value)) < 10_000
+
+    assert cpu_seconds(refused, 2) < 2
 
 
 @pytest.mark.skipif(not hasattr(__import__('signal'), 'SIGXCPU'), reason='no such limit')
 def test_looking_has_a_limit(tmp_path):
     (tmp_path / 'old.pkl').write_bytes(b'N0' * 8_000_000 + b'N.')
-    start = time.process_time()
-    with pytest.raises(LimitError, match='raise seconds'):
-        migrate(tmp_path / 'old.pkl', tmp_path / 'new.json', seconds=1)
-    assert time.process_time() - start < 2
+
+    def refused():
+        with pytest.raises(LimitError, match='raise seconds'):
+            migrate(tmp_path / 'old.pkl', tmp_path / 'new.json', seconds=1)
+
+    assert cpu_seconds(refused, 2) < 2
 
 
 def test_more_than_enough_is_not_listed():

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zenml.client import Client
 
+from pace import cpu_seconds
 from redaction_serde.errors import DecodeError, LimitError, Limits, SerdeError
 from redaction_serde.materializers import (
     PredictionsMaterializer,
@@ -465,9 +466,11 @@ def test_nothing_in_a_name_acts():
 def test_any_name_can_be_shown(name):
     hostile = RecordCollection(None).new([page(1, 1.0, name), page(name, 1.0, name)])
     materializer = RecordCollectionMaterializer(str(new_folder()))
-    start = time.process_time()
-    assert len(materializer.save_visualizations(hostile)) == 2
-    assert time.process_time() - start < 10
+
+    def shown():
+        assert len(materializer.save_visualizations(hostile)) == 2
+
+    assert cpu_seconds(shown, 10) < 10
     assert materializer._summary(hostile).boxes == 2
     assert _try_sheet(list(hostile), summarise(hostile), 0)  # no page had to be left out
 
