@@ -42,7 +42,7 @@ class _Records:
     def __init__(self, stored: StoredShard):
         self.stored = stored
 
-    def given(self) -> list:
+    def given(self) -> Any:
         "What a function gets."
         from redaction_serde.records.build import ImagesWarning, build_collection
 
@@ -51,7 +51,7 @@ class _Records:
             warnings.simplefilter('ignore')
             warnings.simplefilter('always', ImagesWarning)
             self.collection = build_collection(self.stored.stream(), **options)
-        return list(self.collection)
+        return self.collection
 
     def written(self, given_back: Any) -> Any:
         "What is to be written. Raises `EncodeError` for what would be lost."
@@ -59,8 +59,10 @@ class _Records:
             raise EncodeError(
                 'the images in this shard would be lost: let the function take rows, or open the data set with images_dir='
             )
-        if not isinstance(given_back, Iterable):
+        if not (isinstance(given_back, Iterable) or hasattr(given_back, '__getitem__')):
             raise EncodeError(f'expected records back from the function, found {type(given_back).__name__}')
+        if isinstance(given_back, type(self.collection)):
+            return given_back
         found = copy(self.collection)  # with what hangs on it
         found._records = type(found._records)()
         found._records._list = list(given_back)
