@@ -534,6 +534,7 @@ class Draft:
         shards: list,  # of `Shard`s, all of them
     ) -> None:
         "Let these be the data set. Raises `SerdeError` if the folder has become another one meanwhile."
+        make_folder(self.folder)  # where there was no record, nobody has
         if _manifest_of(self.folder) != manifest_text(self.format, shards):
             _replace_manifest(self.folder, self.began, self.format, shards, self.options['limits'])
 

@@ -111,30 +111,26 @@ def test_all_ways_make_the_same_bytes(takes, function, pages, client, tmp_path):
     rs.open_dataset(tmp_path / 'loop').verify()
 
 
-def test_records_on_a_cluster(rows, client, tmp_path):
+def test_records_on_a_cluster(client, tmp_path):
+    rs.write_dataset(map(page, range(4)), tmp_path / 'set')  # one shard, so that one worker imports icevision
+    rows = rs.open_dataset(tmp_path / 'set')
     rs.map_shards(rows, work.every_second_record, tmp_path / 'loop', version='1')
     rs.map_shards(rows, work.every_second_record, tmp_path / 'cluster', version='1', client=client)
     assert content(tmp_path / 'loop') == content(tmp_path / 'cluster')
 
 
 @pytest.mark.parametrize('name', CASES)
-@pytest.mark.parametrize('takes', ['records', 'rows', 'table'])
-def test_what_is_not_changed_stays_as_it_is(name, takes, tmp_path):
-    collection = CASES[name]()
-    for format in ('jsonl', 'parquet', 'msgpack.gz'):
-        try:
-            rs.write_dataset(collection, tmp_path / 'set', format=format, shard_records=2)
-        except SerdeError:
-            continue
-        before = rs.open_dataset(tmp_path / 'set', limits=rs.Limits())
-        try:
-            rs.map_shards(before, work.same, tmp_path / 'new', version='1', takes=takes)
-        except EncodeError as e:
-            assert (takes, 'images in this shard' in str(e)) == ('records', True)
-            continue
-        after = rs.open_dataset(tmp_path / 'new').manifest.shards
-        assert [s.sha256 for s in after] == [s.sha256 for s in before.manifest.shards]
-        assert [s.boxes for s in after] == [s.boxes for s in before.manifest.shards]
+@pytest.mark.parametrize('format', ['jsonl', 'parquet', 'msgpack.gz'])
+def test_what_is_not_changed_stays_as_it_is(name, format, tmp_path):
+    try:
+        rs.write_dataset(CASES[name](), tmp_path / 'set', format=format, shard_records=2)
+    except SerdeError:
+        return
+    before = rs.open_dataset(tmp_path / 'set')
+    for takes in ('records', 'rows', 'table'):
+        rs.map_shards(before, work.same, tmp_path / takes, version='1', takes=takes)
+        after = rs.open_dataset(tmp_path / takes).manifest.shards
+        assert [(s.sha256, s.boxes) for s in after] == [(s.sha256, s.boxes) for s in before.manifest.shards]
 
 
 def test_a_value_of_all_shards(way, rows):
@@ -185,9 +181,9 @@ def test_finished_shards_are_kept(way, rows, tmp_path):
     noted = partial(work.noted, notes=notes)
     assert rs.map_shards(rows, noted, out, version='1', takes='rows', **way) == 10
     assert len(list(notes.iterdir())) == 5 - made
-    rs.map_shards(rows, noted, out, version='1', takes='rows', **way)
+    rs.map_shards(rows, noted, out, version='1', takes='rows')
     assert len(list(notes.iterdir())) == 5 - made
-    rs.map_shards(rows, noted, out, version='2', takes='rows', **way)
+    rs.map_shards(rows, noted, out, version='2', takes='rows')
     assert len(list(notes.iterdir())) == 10 - made
 
 
@@ -276,10 +272,7 @@ def test_a_column_that_says_something_else_than_the_record_is_refused(pages, tmp
 
 
 def test_what_stands_in_rest_is_not_changed_by_its_column(tmp_path):
-    record = page(1)
-    record.set_record_id(1.5)
-    record.detection.bboxes = [BBox.from_xyxy(1, 2, 3.5, 4)]  # whole numbers and others
-    rs.write_dataset([record], tmp_path / 'set')
+    rs.write_dataset([page(1)], tmp_path / 'set')  # its box has whole numbers and others
     moved = lambda table: with_column(table, 'xmin', [[0.5]])  # noqa: E731
     with pytest.raises(EncodeError, match='the column xmin says something else than the records'):
         rs.map_shards(rs.open_dataset(tmp_path / 'set'), moved, tmp_path / 'new', version='1', takes='table')
@@ -325,7 +318,7 @@ def test_a_function_that_cannot_be_loaded_there(way_elsewhere, rows, tmp_path, m
     import only_here
 
     monkeypatch.undo()
-    with pytest.raises(SerdeError, match="(?s)cannot be loaded where it should run.*only_here.*its module.*shard 0"):
+    with pytest.raises(SerdeError, match="(?s)cannot be loaded where it should run.*only_here.*its module.*shard"):
         rs.map_shards(rows, only_here.same, tmp_path / 'set', version='1', takes='rows', **way_elsewhere)
     assert rs.reduce_shards(rows, len, int.__add__, takes='rows', **way_elsewhere) == 10
 
@@ -361,7 +354,7 @@ def test_a_shard_that_kills_every_worker(client, rows, tmp_path):
 
 def test_no_workers(rows, tmp_path):
     distributed = pytest.importorskip('distributed')
-    options = dict(n_workers=0, processes=False, **PLACES)
+    options = dict(n_workers=0, processes=True, **PLACES)
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster, set_as_default=False) as client:
         began = time.monotonic()
         with pytest.raises(SerdeError, match='no worker has come in 0.5 seconds'):
@@ -373,7 +366,7 @@ def test_workers_that_go(rows, tmp_path, monkeypatch):
     distributed = pytest.importorskip('distributed')
     monkeypatch.setattr(shards, '_LOOK', 0.2)
     function = partial(work.waiting, mark=tmp_path / 'mark')
-    options = dict(n_workers=1, threads_per_worker=1, processes=False, **PLACES)
+    options = dict(n_workers=1, threads_per_worker=1, processes=True, **PLACES)
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster, set_as_default=False) as client:
         threading.Thread(target=lambda: wait_for(tmp_path / 'mark') and cluster.scale(0)).start()
         with pytest.raises(SerdeError, match='there has been no worker for 1 seconds'):

@@ -222,7 +222,7 @@ def _judge_numbers(numbers: list, types: set) -> _Verdict:
     "Numbers for columns of floats; the other class is whole numbers."
     if types <= {float}:
         return _Verdict(True, True, False)
-    whole = types == {int} and -_EXACT <= min(numbers) and max(numbers) <= _EXACT
+    whole = types == {int} and -_EXACT <= min(numbers, default=0) and max(numbers, default=0) <= _EXACT
     return _Verdict(types <= NUMBERS, whole, whole)
 
 
