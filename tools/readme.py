@@ -104,31 +104,37 @@ def say(ax, box, text):
     ax.text(x, y, text, fontsize=8.5, fontweight='bold', color='white', ha='center', va='center', bbox=frame)
 
 
-def pictures():
-    """The front page's: redactions of a page as they were written, and what two ways bring back. Each under 150 kB."""
-    import io
-    import tempfile
-    from PIL import Image
+def came_back(folder):
+    """Redactions of a page as they were written, and as two ways bring them back; collections by the names of the pictures."""
     import redaction_serde as rs
     from redaction_serde.article_way import article_dumps, article_loads
     from redaction_serde.lessons.pages import make_documents
+
+    annotations = make_documents(folder, n_pages=1, seed=0)
+    everything = rs.parse_coco(str(annotations), str(annotations.parent / 'images'))
+    pages = rs.filter_objects(everything, lambda record, k: record.detection.labels[k] == 'redaction')
+    backwards = pages[0].detection.bboxes[2]  # a black paragraph
+    backwards.xmin, backwards.xmax = backwards.xmax, backwards.xmin  # drawn from right to left
+    return {
+        'written': pages,
+        'careless': article_loads(article_dumps(pages)),
+        'ours': rs.loads(rs.dumps(pages)),
+    }
+
+
+def pictures():
+    """The front page's: what came back of the redactions of a page. Each under 150 kB."""
+    import io
+    import tempfile
+    from PIL import Image
     from redaction_serde.visual import png
 
     with tempfile.TemporaryDirectory() as folder:
-        annotations = make_documents(folder, n_pages=1, seed=0)
-        everything = rs.parse_coco(str(annotations), str(annotations.parent / 'images'))
-        pages = rs.filter_objects(everything, lambda record, k: record.detection.labels[k] == 'redaction')
-        largest = max(pages[0].detection.bboxes, key=lambda box: box.width if box.ymin > 600 else 0)
-        largest.xmin, largest.xmax = largest.xmax, largest.xmin  # it was drawn from right to left
-        came_back = {
-            'written': pages,
-            'careless': article_loads(article_dumps(pages)),
-            'ours': rs.loads(rs.dumps(pages)),
-        }
-        for name, after in came_back.items():
-            print(f'{name}: {rs.compare(pages, after)}')
-            image = Image.open(io.BytesIO(png(panel(pages[0], after[0]))))
+        found = came_back(folder)
+        for name, after in found.items():
+            image = Image.open(io.BytesIO(png(panel(found['written'][0], after[0]))))
             target = NBS / 'images' / f'{name}.png'
+            target.parent.mkdir(exist_ok=True)
             image.convert('RGB').quantize(40).save(target, optimize=True)
             print(f'{target.relative_to(ROOT)}: {target.stat().st_size} bytes')
 
