@@ -251,13 +251,18 @@ def api_page(modules, about, links):
 
 
 def parameters(modules):
-    """For the search page: the functions that take a parameter, by its name, each with its page and what its docment says."""
+    """For the search page: by the name of a parameter the functions that take it.
+
+    Each has its page, its name, its anchor, what its docment says, and whether `import redaction_serde` offers it.
+    """
+    import redaction_serde
+
     found = {}
     for module, (page, entries) in modules.items():
         for owner in (one for entry in entries for one in (entry, *entry.members)):
+            anchor, offered = f'redaction_serde.{module}.{owner.name}', owner.name in redaction_serde.__all__
             for name, says in owner.params.items():
-                place = f"redaction_serde.{module}.{owner.name}"
-                found.setdefault(name.lower(), []).append([page, owner.name, place, plain(says)])
+                found.setdefault(name.lower(), []).append([page, owner.name, anchor, plain(says), offered])
     return found
 
 

@@ -7,7 +7,7 @@ Search.htmlToText = (html, anchor) => {
   const article = new DOMParser().parseFromString(html, 'text/html').querySelector('article.bd-article');
   if (!article) return '';
   for (const unwanted of article.querySelectorAll(FURNITURE)) unwanted.remove();
-  const found = anchor && article.querySelector(`[id="${CSS.escape(anchor.slice(1))}"]`);
+  const found = anchor ? article.querySelector(`[id="${CSS.escape(anchor.slice(1))}"]`) : null;
   const shown = found?.matches('dt') ? found.parentElement : found;
   return (shown || article).textContent.replace(/\s+/g, ' ').trim();
 };
@@ -18,7 +18,7 @@ Search.performObjectSearch = (word, words) => {
   const others = [...words].filter(one => one !== word);
   const taken = (Object.hasOwn(PARAMETERS, word) ? PARAMETERS[word] : [])
     .filter(([, owner, , says]) => others.every(one => `${owner} ${says}`.toLowerCase().includes(one)))
-    .map(([page, owner, anchor, says]) => [page, `${word}, of ${owner}`, `#${anchor}`, says, 100, page, SearchResultKind.object]);
+    .map(([page, owner, anchor, says, offered]) => [page, `${word}, of ${owner}`, `#${anchor}`, says, offered ? 100 : 99, page, SearchResultKind.object]);
   const named = symbols(word, words);
   for (const result of named) result[4] = result[1].toLowerCase().split('.').at(-1) === word ? 101 : 0;
   return [...named, ...taken];
