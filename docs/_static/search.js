@@ -1,5 +1,5 @@
 /* The search page. Sphinx's own looks through all words of a page, its menus among them, and knows nothing of parameters. */
-const FURNITURE = 'script, style, nav, button, summary, .headerlink, .viewcode-link, .run-it, .gp, .linenos';
+const FURNITURE = 'script, style, nav, button, summary, details.hide, .headerlink, .viewcode-link, .run-it, .gp, .linenos';
 const LESSON = /^(index|howto|cards|glossary|learn|compare)(\/|$)/;
 
 /* What a page says, without what stands around it; of a heading or an API entry, what stands below it. */
@@ -7,6 +7,7 @@ Search.htmlToText = (html, anchor) => {
   const article = new DOMParser().parseFromString(html, 'text/html').querySelector('article.bd-article');
   if (!article) return '';
   for (const unwanted of article.querySelectorAll(FURNITURE)) unwanted.remove();
+  for (const block of article.querySelectorAll('h1, h2, h3, p, li, dt, dd, td, th, pre')) block.append(' ');
   const found = anchor ? article.querySelector(`[id="${CSS.escape(anchor.slice(1))}"]`) : null;
   const shown = found?.matches('dt') ? found.parentElement : found;
   return (shown || article).textContent.replace(/\s+/g, ' ').trim();
