@@ -343,6 +343,53 @@ def test_search_finds_a_term(tab, address):
     assert not tab.wrong
 
 
+def searched(tab, address, query):
+    """What the search page lists: address, title, sort and words of each."""
+    tab.goto(f'{address}search.html?q={query}')
+    tab.wait_for_selector('#search-results .search-summary:has-text("finished")')
+    items = '[...document.querySelectorAll("#search-results li")]'
+    tab.wait_for_function(f'() => {items}.every(li => li.querySelector(":scope > p, :scope > span"))')
+    return tab.evaluate(
+        f'() => {items}.map(li => [li.firstChild.getAttribute("href"), li.firstChild.innerText, li.className, li.lastChild.innerText])'
+    )
+
+
+@in_browser
+def test_search_lists_lessons_before_names_and_says_what_they_say(tab, address):
+    found = searched(tab, address, 'pickle')
+    assert found[0][:2] == ['learn/pickle.html', 'Pickle']
+    names = [i for i, (_, _, sort, _) in enumerate(found) if sort == 'kind-object']
+    lessons = [i for i, (href, *_) in enumerate(found) if href.startswith(('learn/', 'compare/', 'howto', 'cards'))]
+    assert len(lessons) > 10 and names and max(lessons) < min(names)
+    for _, title, _, words in found:
+        assert words.strip() and not re.search(
+            'Copy to clip|Run this lesson|On this page|Solution 1|Imports|>>>', words
+        ), title
+    assert not tab.wrong
+
+
+@in_browser
+def test_search_finds_parameters(tab, address):
+    found = {title: (href, words) for href, title, _, words in searched(tab, address, 'root')}
+    href, words = found['root, of save']
+    assert href.endswith('#redaction_serde.records.verbs.save') and 'folder' in words
+    assert list(found).index('root, of save') < list(found).index('root, of Builder')  # what users call comes first
+    tab.click('#search-results a:has-text("root, of save")')
+    tab.wait_for_selector('dt[id="redaction_serde.records.verbs.save"]')
+    assert not tab.wrong
+
+
+@in_browser
+@pytest.mark.parametrize('width', [1280, 390])
+def test_the_icon_of_the_search_field_stands_before_its_text(width, tab, address):
+    tab.set_viewport_size({'width': width, 'height': 900})
+    tab.goto(f'{address}search.html?q=root')
+    icon = tab.locator('main form.bd-search i').bounding_box()
+    field = tab.locator('main form.bd-search input')
+    padding = float(field.evaluate('e => getComputedStyle(e).paddingLeft').removesuffix('px'))
+    assert icon['x'] + icon['width'] < field.bounding_box()['x'] + padding
+
+
 @in_browser
 def test_the_theme_can_be_chosen_and_stays(tab, address):
     tab.goto(f'{address}learn/bytes.html')
@@ -454,6 +501,40 @@ def test_a_wrong_address_leads_to_a_page_that_helps(tab, address):
     tab.wrong.clear()  # Chromium reports the 404 itself
     tab.click('article a:has-text("first page")')
     assert tab.url == f'{address}index.html' and not tab.wrong
+
+
+@pytest.fixture
+def elsewhere(site):
+    """The site below another path than that of Pages."""
+    with build_docs.server(base='/a/b/') as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{serving.server_port}/a/b/'
+        serving.shutdown()
+
+
+@in_browser
+@pytest.mark.parametrize('place', ['no.html', 'no/such/page.html', '404.html'])
+def test_a_wrong_address_helps_below_any_path(place, chromium, elsewhere):
+    tab = chromium.new_page()
+    assert tab.goto(elsewhere + place).status == (200 if place == '404.html' else 404)
+    tab.wait_for_function('() => document.documentElement.dataset.theme === "light"')
+    assert tab.locator('.navbar-brand img').first.evaluate('i => i.decode().then(() => i.naturalWidth > 0)')
+    tab.click('article a:has-text("first page")')
+    assert tab.url == f'{elsewhere}index.html'
+    tab.close()
+
+
+@in_browser
+def test_the_root_of_jupyterlite_leads_to_its_lessons_below_any_path(site, chromium, elsewhere):
+    if not (site / 'lite').is_dir():
+        pytest.skip('the site was built without JupyterLite')
+    tab = chromium.new_page()
+    tab.goto(f'{elsewhere}lite/')
+    links = [urljoin(tab.url, a.get_attribute('href')) for a in tab.query_selector_all('main li a')]
+    assert links and all((site / 'lite' / 'files' / link.partition('?path=')[2]).is_file() for link in links)
+    tab.click('main a:text-is("Bytes")')
+    tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
+    tab.close()
 
 
 @in_browser
