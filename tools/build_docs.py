@@ -424,8 +424,9 @@ def moved(target, page):
 
 def lite_root(page, lessons):
     """The first page of JupyterLite, which would lead to an app that is not there: the lessons that run in it."""
+    order = [group for group, *_ in GROUPS]
     links = ''
-    for lesson in lessons:
+    for lesson in sorted(lessons, key=lambda lesson: order.index(lesson['group'])):
         links += f'<li><a href="notebooks/index.html?path={lesson["notebook"]}">{escape(lesson["title"])}</a></li>\n'
     text = (ROOT / 'docs' / 'lite-root.html').read_text(encoding='utf-8')
     page.write_text(text.replace('LESSONS', links), encoding='utf-8')
