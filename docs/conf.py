@@ -72,7 +72,7 @@ html_theme_options = {
 }
 html_context = {'default_mode': 'auto', 'repository': settings['git_url']}
 html_sidebars = {'**': ['navbar-logo.html', 'search-button-field.html', 'sbt-sidebar-nav.html']}
-copybutton_selector = 'div.highlight pre'
+copybutton_selector = 'div:not(.highlight-output) > div.highlight pre'
 copybutton_exclude = '.linenos, .gp, .go'
 
 
