@@ -353,6 +353,15 @@ def named(text):
     return re.sub(r'<dt class="sig .*?</dt>', lambda m: lines(m[0]), text, flags=re.S)
 
 
+def breakable(text):
+    """Names in code with the places where they may go on in the next line: between their words, and nowhere else."""
+
+    def one(match):
+        return re.sub(r'(?<=[A-Za-z0-9\])])([._/(=,])(?=[A-Za-z])|([a-z])(?=[A-Z])', r'\1\2<wbr>', match[0])
+
+    return re.sub(r'(?<=<span class="pre">)[^<]+', one, text)
+
+
 def embedded(text, folder, prefix):
     """Pictures that an output carries in itself, as files."""
     import base64
@@ -459,7 +468,7 @@ def finish(html, about, executed, target):
         text = re.sub(
             r'<script[^>]*fontawesome[^>]*></script>\s*|<link[^>]*fontawesome[^>]*>\s*',
             '',
-            named(finish_page(text, sizes)),
+            breakable(named(finish_page(text, sizes))),
         )
         if page.name == '404.html':  # served for any address, so that its links cannot be relative
             base = (ROOT / "docs" / "404-head.html").read_text(encoding="utf-8").replace("BASE", BASE)
