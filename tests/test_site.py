@@ -301,6 +301,22 @@ STRUCTURE = {
 
 REACHABLE = "() => [...document.querySelectorAll('.bd-article pre')].every(e => e.scrollWidth <= e.clientWidth + 1 || e.tabIndex === 0)"
 
+BROKEN = """() => {
+  const range = document.createRange(), found = [];
+  const texts = document.createTreeWalker(document.querySelector('.bd-main'), NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode;
+    if (text.parentElement.closest('pre, svg, script, style')) continue;
+    for (const word of text.data.matchAll(/[A-Za-z0-9]{3,}/g)) {
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      const lines = [...range.getClientRects()].filter(r => r.width > 1 && r.left >= 0).map(r => Math.round(r.top));
+      if (new Set(lines).size > (/[a-z][A-Z]/.test(word[0]) ? 2 : 1)) found.push(word[0]);
+    }
+  }
+  return found;
+}"""  # words that go on in the next line; one like `RecordCollection` is made of two
+
 
 @in_browser
 @pytest.mark.parametrize('name', SHOWN)
@@ -326,6 +342,7 @@ def test_page(name, tab, address, axe):
         tab.wait_for_function(REACHABLE, timeout=10_000)  # scripts see to it after a change of width, and not at once
         over = tab.evaluate('() => document.documentElement.scrollWidth - document.documentElement.clientWidth')
         assert over <= 0, f'{over} px beyond {width}'
+        assert not tab.evaluate(BROKEN), width
         for only in rules:
             found = complaints(tab, axe, runOnly=only)
             assert not found, (width, theme, found)
@@ -480,6 +497,24 @@ def test_the_matrix_serves_wide_and_narrow(tab, address):
     last.click()
     assert last.locator('xpath=ancestor::tr/following-sibling::tr[1]').locator('p').last.is_visible()
     assert not tab.wrong
+
+
+@in_browser
+@pytest.mark.parametrize('name', ['learn/five_formats', 'learn/pickle'])
+def test_hex_dumps_and_traces_fit_a_phone(name, tab, address):
+    tab.set_viewport_size({'width': 390, 'height': 900})
+    tab.goto(f'{address}{name}.html', wait_until='networkidle')
+    wider = '[...document.querySelectorAll(".rs-hexdump > div, .output.text_html")].filter(e => e.scrollWidth > e.clientWidth + 1)'
+    assert not tab.evaluate(f'() => {wider}.map(e => e.innerText.slice(0, 80))')
+    if name.endswith('pickle'):
+        row = tab.locator('.pickle-trace tbody tr:has(td:nth-child(3):not(:empty))').first
+        instruction, stack = (row.locator(part).bounding_box() for part in ('th', 'td:nth-child(3)'))
+        assert stack['y'] >= instruction['y'] + instruction['height'] and stack['x'] == instruction['x']
+        return
+    assert tab.locator('.rs-hexdump .narrow').first.is_visible()
+    assert not tab.locator('.rs-hexdump .wide').first.is_visible()
+    tab.set_viewport_size({'width': 1280, 'height': 900})
+    assert not tab.locator('.rs-hexdump .narrow').first.is_visible()
 
 
 @in_browser

@@ -353,13 +353,16 @@ def named(text):
     return re.sub(r'<dt class="sig .*?</dt>', lambda m: lines(m[0]), text, flags=re.S)
 
 
+LONG = 20  # letters of a name that may go on in the next line
+
+
 def breakable(text):
-    """Names in code with the places where they may go on in the next line: between their words, and nowhere else."""
+    """Long names in code with the places where they may go on in the next line: between their words, and nowhere else."""
 
     def one(match):
         return re.sub(r'(?<=[A-Za-z0-9\])])([._/(=,])(?=[A-Za-z])|([a-z])(?=[A-Z])', r'\1\2<wbr>', match[0])
 
-    return re.sub(r'(?<=<span class="pre">)[^<]+', one, text)
+    return re.sub(rf'(?<=<span class="pre">)[^<]{{{LONG},}}', one, text)
 
 
 def embedded(text, folder, prefix):
