@@ -56,8 +56,9 @@ lowest: $(READY) ## the product's tests with the oldest packages that settings.i
 lock: $(READY) ## requirements.lock, after a change of constraints.txt or settings.ini
 	@$(BIN)/python tools/lock.py
 
-bench: $(READY) ## times and sizes beside pickle and others, as ratios; then what opening costs (a quarter of an hour)
+bench: $(READY) ## times and sizes beside pickle and others, as ratios; then Parquet, then what opening costs (a quarter of an hour)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+	@$(BIN)/python -W ignore bench/parquet.py
 	@$(BIN)/python -W ignore bench/opened.py
 
 against: $(READY) ## is this version slower than the checkout in OLD=...?
