@@ -83,6 +83,7 @@ prepare: $(READY) ## after editing notebooks: export, run and store outputs, cle
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	@$(BIN)/python tools/readme.py --picture
 	@$(BIN)/python tools/run_notebooks.py --store
+	@$(BIN)/python tools/howto.py
 	@$(BIN)/python tools/readme.py
 
 proto: $(READY) ## document_pb2.py from document.proto
