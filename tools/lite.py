@@ -17,6 +17,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from copies import reader_copy
+
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']  # what the kernel asks for
 OURS = [
@@ -98,7 +100,8 @@ def thinned(source, tree):
             lost |= {a.asname or a.name for a in node.names}
             node.names = []
     tree.body = [n for n in tree.body if getattr(n, 'names', True)]
-    return (ast.unparse(tree) if lost else source), lost
+    label = source.partition('\n')[0] + '\n' if source.startswith('#') else ''
+    return (label * bool(tree.body) + ast.unparse(tree) if lost else source), lost
 
 
 def shown(cell, wants):
@@ -117,13 +120,11 @@ def lesson(nb, failing=()):
     import nbformat
 
     lost, cells, total, ran = set(NEVER), [], 0, 0
-    for cell in nb.cells:
+    for cell in reader_copy(nb).cells:
         if cell.cell_type != 'code':
             cells.append(nbformat.v4.new_markdown_cell(cell.source))
             continue
-        source = '\n'.join(line for line in cell.source.split('\n') if not line.startswith('#|'))
-        if 'nbdev_export()' in source or not source.strip():
-            continue
+        source = cell.source
         total += 1
         tree = ast.parse(source)
         thin, gone = thinned(source, tree)
@@ -138,8 +139,7 @@ def lesson(nb, failing=()):
             continue
         lost = (lost - bound | gone) | NEVER
         ran += 1
-        folds = {'jupyter': cell.metadata['jupyter']} if 'jupyter' in cell.metadata else {}
-        cells.append(nbformat.v4.new_code_cell(thin, metadata=folds))
+        cells.append(nbformat.v4.new_code_cell(thin, metadata=cell.metadata))
     if ran < ENOUGH * total:
         return None
     note = 'This copy runs in your browser, on Pyodide; nothing is sent anywhere. Run all cells from the menu *Run*, or one at a time with Shift+Enter.'
