@@ -50,7 +50,11 @@ def test_imports_are_one_fold():
         ('#| hide\nfolder = 1', '# Set-up\nfolder = 1', copies.FOLDED),
         ('with as_in_the_text:\n    pass', '# Check\nwith as_in_the_text:\n    pass', copies.FOLDED),
         ('#| code-fold: true\n#| code-summary: "S"\nx = 1', '# Solution\nx = 1', copies.ALL_FOLDED),
-        ('#| hide\nfolder.cleanup()\nimport nbdev\n\nnbdev.nbdev_export()', '# Set-up\nfolder.cleanup()', copies.FOLDED),
+        (
+            '#| hide\nfolder.cleanup()\nimport nbdev\n\nnbdev.nbdev_export()',
+            '# Set-up\nfolder.cleanup()',
+            copies.FOLDED,
+        ),
     ],
 )
 def test_a_cell(source, expected, folds):

@@ -162,7 +162,9 @@ def make(folder=LAB, sources=NBS):
 
 def main():
     kept = make()
-    print(f'The lessons are copies, in {LAB.relative_to(ROOT)}/: change what you like. `make lab NBS=nbs` opens the sources.')
+    print(
+        f'The lessons are copies, in {LAB.relative_to(ROOT)}/: change what you like. `make lab NBS=nbs` opens the sources.'
+    )
     for name, path in kept.items():
         print(f'There is a newer lab/{name}; yours is now {path.relative_to(ROOT)}')
 
