@@ -3,7 +3,7 @@
     python tests/deep_fuzz.py --documents 1000000 --processes 2 --log fuzz.log
 
 A document is known by a seed and its number. What is wrong goes into the log at once, with both; so does a line of
-counts for every thousand. `--first N --documents 1` looks at one of them again.
+counts for every two hundred. `--first N --documents 1` looks at one of them again.
 """
 
 import argparse
@@ -160,16 +160,13 @@ def fast_folder():
 
 def look_at_many(seed, first, documents, log):
     """Judge until there were that many documents and copies; returns whether all was well."""
-    gc.collect()
-    gc.freeze()  # the heap of torch and icevision is not walked again and again
-    warnings.simplefilter('ignore')
     with fast_folder() as folder, open(log, 'a', buffering=1) as lines:
         run, number = Run(seed, folder), first
         while run.counts['documents'] + run.counts['copies'] < documents:
             for at, what in run.look_at(number):
                 print(f'seed {seed}, number {at}: {what}', file=lines)
             number += 1
-            if run.counts['documents'] % 1000 == 0:
+            if run.counts['documents'] % 200 == 0:
                 print(run.told(), file=lines)
         print(f'{run.told()}: done', file=lines)
     return not run.faults
@@ -184,6 +181,9 @@ def main():
     parser.add_argument('--log', default='fuzz.log')
     args = parser.parse_args()
     if args.processes == 1:
+        warnings.simplefilter('ignore')
+        gc.collect()
+        gc.freeze()  # the heap of torch and icevision is not walked again and again
         return int(not look_at_many(args.seed, args.first, args.documents, args.log))
     share = ['--documents', str(args.documents // args.processes), '--log', args.log]
     started = [
