@@ -20,7 +20,6 @@ from redaction_serde import shards
 from redaction_serde.document import Document
 from redaction_serde.errors import EncodeError, SerdeError
 from redaction_serde.lessons.cases import CASES
-from redaction_serde.wire.registry import FORMATS
 
 from icevision.core import BaseRecord, BBox, ClassMap, FilepathRecordComponent
 from icevision.core.record_components import BBoxesRecordComponent, InstancesLabelsRecordComponent
@@ -213,7 +212,9 @@ def test_two_do_different_things_at_once(rows, tmp_path):
 def test_errors_name_the_shard(way, rows, tmp_path):
     with pytest.raises(SerdeError) as error:
         rs.map_shards(rows, work.raising, tmp_path, version='1', takes='rows', **way)
-    assert re.search(r'RuntimeError: no such class: 99 \(.*shard_work.py, line \d+\) - at `shard 2 \(shards/', message(error))
+    assert re.search(
+        r'RuntimeError: no such class: 99 \(.*shard_work.py, line \d+\) - at `shard 2 \(shards/', message(error)
+    )
 
 
 def test_a_damaged_shard_is_named(way, tmp_path):
