@@ -673,6 +673,12 @@ img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line)
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { white-space: nowrap } td { overflow-wrap: anywhere; min-width: 8.5rem } td.n, th.n { text-align: right; min-width: 0 }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere }
+@media (max-width: 40rem) {
+  thead { position: absolute; clip-path: inset(50%) }
+  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
+  td, td.n { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; min-width: 0; text-align: right }
+  td::before { content: attr(data-label); flex: none; font-weight: 600 }
+}
 '''
 
 
@@ -690,21 +696,21 @@ def html_page(
 # %% ../nbs/build/31_visual.ipynb #57478b93
 def html_table(
     head: Iterable,  # of each column
-    rows: Iterable,  # of cells, which may come from data
+    rows: Iterable,  # of as many cells, which may come from data
     numbers: Iterable = (),  # positions of columns to align to the right
 ) -> str:
     "A table as HTML. Cells are escaped."
     right = set(numbers)
-    body = ''.join(_html_row('td', row, right) for row in rows)
-    return (
-        f'<div class="scroll"><table><thead>{_html_row("th", head, right)}</thead><tbody>{body}</tbody></table></div>'
-    )
+    names = [escape(printable(name, 2000), quote=True) for name in head]
+    heads = ''.join(f'<th{" class=n" if i in right else ""}>{name}</th>' for i, name in enumerate(names))
+    body = ''.join(_html_row(row, names, right) for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _html_row(tag: str, cells: Iterable, right: set) -> str:
-    "A row of a table."
+def _html_row(cells: Iterable, names: list, right: set) -> str:
+    "A row of a table; each cell knows the name of its column, which stands beside it where the screen is narrow."
     parts = []
-    for i, cell in enumerate(cells):
+    for i, (cell, name) in enumerate(zip(cells, names, strict=True)):
         style = ' class=n' if i in right else ''
-        parts.append(f'<{tag}{style}>{escape(printable(cell, 2000))}</{tag}>')
+        parts.append(f'<td{style} data-label="{name}">{escape(printable(cell, 2000))}</td>')
     return f'<tr>{"".join(parts)}</tr>'
