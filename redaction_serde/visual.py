@@ -230,8 +230,8 @@ def add_legend(
     if not handles:
         return
     handles, texts = handles[:_LEGEND], [printable(text, 40) for text in texts[:_LEGEND]]
-    fontsize = fontsize or getattr(figure, 'points', 9)
-    fit = _letters(figure.get_figwidth(), fontsize) // (max(map(len, texts)) + 6)  # a line takes six letters, too
+    size: float = fontsize or getattr(figure, 'points', 9)
+    fit = _letters(figure.get_figwidth(), size) // (max(map(len, texts)) + 6)  # a line takes six letters, too
     placeholders = [' '] * len(handles)  # matplotlib leaves out labels that begin with an underscore
     legend = figure.legend(
         handles,
@@ -239,7 +239,7 @@ def add_legend(
         loc='outside lower center',
         ncols=max(1, min(4, fit)),
         frameon=False,
-        fontsize=fontsize,
+        fontsize=size,
     )
     for label, text in zip(legend.get_texts(), texts):
         label.set(text=text, parse_math=False)
@@ -314,17 +314,19 @@ class Notes(Artist):
     ) -> None:
         "Find the places and write the words."
         self.placed = []
-        boxes = [patch.get_window_extent(renderer) for patch in self.axes.patches]
+        page = cast(Axes, self.axes)
+        boxes = [patch.get_window_extent(renderer) for patch in page.patches]
         heaviest = sorted(self.asked, key=lambda asked: -asked[0])
         for _, patch, words in heaviest[: self.MOST]:
-            self._write(renderer, patch.get_window_extent(renderer), words, boxes)
+            self._write(renderer, page, patch.get_window_extent(renderer), words, boxes)
 
-    def _write(self, renderer: Any, box: Bbox, words: str, boxes: list) -> None:
+    def _write(self, renderer: Any, page: Axes, box: Bbox, words: str, boxes: list) -> None:
+        "Write words at a box, if there is a free place."
         text = Text(0, 0, words, color='white', fontsize=self.points, va='bottom', parse_math=False)
-        text.set_figure(self.axes.figure)
+        text.set_figure(page.figure)
         margin = self.points * renderer.points_to_pixels(1) / 4
         extent = text.get_window_extent(renderer).padded(margin)
-        spot = _spot(box, extent.size, self.axes.bbox, [place for _, place in self.placed], boxes)
+        spot = _spot(box, extent.size, page.bbox, [place for _, place in self.placed], boxes)
         if spot is None:
             return  # a page without a free place; its box is drawn nevertheless
         self.placed.append((box, spot))
@@ -336,7 +338,7 @@ class Notes(Artist):
 _GAP = 3  # pixels between a box and its words
 
 
-def _spots(box: Bbox, size: np.ndarray, page: Bbox) -> list:
+def _spots(box: Bbox, size: Sequence[float], page: Bbox) -> list:
     "Places for words around a box and within the page, the nearest first."
     width, height = size
     first, last = page.x0, max(page.x0, page.x1 - width)
@@ -351,7 +353,7 @@ def _spots(box: Bbox, size: np.ndarray, page: Bbox) -> list:
     return [spot for spot in found if page.contains(*spot.min) and page.contains(*spot.max)]
 
 
-def _spot(box: Bbox, size: np.ndarray, page: Bbox, taken: list, boxes: list) -> Optional[Bbox]:
+def _spot(box: Bbox, size: Sequence[float], page: Bbox, taken: list, boxes: list) -> Optional[Bbox]:
     "The place for words at a box that hides least; None if every one is taken."
     free = [spot for spot in _spots(box, size, page) if not _hidden(spot, [box, *taken])]
     return min(free, key=lambda spot: _hidden(spot, boxes) + spot.height * _apart(spot, box), default=None)
