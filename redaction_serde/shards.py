@@ -319,7 +319,8 @@ def _gathered(future: Any, task: _Task, watch: _Watch) -> Any:
 def _on_cluster(tasks: Iterable, function: Callable, client: Any, wait: float) -> Iterator[tuple]:
     "Number and result of each task, in their order."
     _check_workers(client, wait)
-    watch, run, futures = _Watch(client, wait), uuid.uuid4().hex[:8], deque()
+    watch, run = _Watch(client, wait), uuid.uuid4().hex[:8]
+    futures: deque = deque()
     try:
         for task in tasks:
             options = dict(key=f'redaction-{run}-{task.number}', pure=False)

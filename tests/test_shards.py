@@ -20,7 +20,6 @@ from redaction_serde import shards
 from redaction_serde.document import Document
 from redaction_serde.errors import EncodeError, SerdeError
 from redaction_serde.lessons.cases import CASES
-from redaction_serde.wire.registry import FORMATS
 
 from icevision.core import BaseRecord, BBox, ClassMap, FilepathRecordComponent
 from icevision.core.record_components import BBoxesRecordComponent, InstancesLabelsRecordComponent
