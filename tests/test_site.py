@@ -601,6 +601,38 @@ def test_a_lesson_runs_in_the_browser(site, tab, address):
     assert not [w for w in tab.wrong if w.startswith('http') and not w.startswith(host)]
 
 
+PROMPTS = '() => [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(e => e.textContent)'
+WAITING = '() => [...document.querySelectorAll(".jp-InputPrompt")].some(e => e.textContent.includes("*"))'
+
+
+def run_all(tab):
+    tab.click('.lm-MenuBar-item:has-text("Run")')
+    tab.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
+
+
+@in_browser
+def test_a_cell_that_fails_while_python_loads(site, tab, address):
+    """Cells that an error cancels are answered, also those of another run; then everything can be run again."""
+    if not (site / 'lite').is_dir():
+        pytest.skip('the site was built without JupyterLite')
+    tab.goto(f'{address}lite/notebooks/index.html?path=learn/01_bytes.ipynb')
+    tab.locator('.jp-CodeCell .cm-content:visible').first.click(timeout=60_000)
+    tab.keyboard.press('Control+a')
+    tab.keyboard.type('1/0')
+    tab.keyboard.press('Shift+Enter')
+    run_all(tab)
+    assert tab.locator('#loading-python').text_content().startswith('Loading Python')
+    tab.wait_for_function(WAITING)
+    tab.wait_for_function(f'() => !({WAITING})()', timeout=180_000)
+    tab.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]', state='attached', timeout=60_000)
+    tab.wait_for_selector('#loading-python', state='detached')
+    run_all(tab)
+    tab.wait_for_selector('.jp-OutputArea-output:has-text("ZeroDivisionError")')
+    tab.wait_for_function(f'() => !({WAITING})()', timeout=60_000)
+    prompts = [text for text in tab.evaluate(PROMPTS) if text]
+    assert sum(any(map(str.isdigit, text)) for text in prompts) < 5 < len(prompts)  # and the rest is not run
+
+
 def test_lessons_that_cannot_run_in_a_browser_say_so(site, soups):
     if not (site / 'lite').is_dir():
         pytest.skip('the site was built without JupyterLite')

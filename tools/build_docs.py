@@ -548,6 +548,8 @@ def lessons_in_browser(executed):
         ROOT / 'constraints.txt',
         ROOT / 'docs' / 'package-lock.json',
         ROOT / 'tools' / 'lite.py',
+        ROOT / 'tools' / 'copies.py',
+        ROOT / 'tools' / 'loading.js',
     )
     if (folder / '.stamp').exists() and (folder / '.stamp').read_text().startswith(wanted):
         return folder, set((folder / '.stamp').read_text().split()[1:])

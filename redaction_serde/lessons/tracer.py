@@ -111,7 +111,8 @@ class Step(NamedTuple):
     note: str  # what it imports or calls, or what is wrong
 
 
-_CALLS = {'REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ', 'INST'}
+# opcode -> which method of the thing it calls
+_CALLS = {'REDUCE': '', 'OBJ': '', 'INST': '', 'NEWOBJ': '.__new__', 'NEWOBJ_EX': '.__new__'}
 _STACK, _PLACES = 5, 3  # things on the stack and places of the memo that a step shows
 
 
@@ -124,7 +125,7 @@ def _note(name, arg, machine):
         module, attribute, why = machine.found
         notes.append(f'imports {sketch(Made("global", module, attribute))}' + (f': {why}' if why else ''))
     if name in _CALLS:
-        notes.append(f'calls {sketch(machine.called)}')
+        notes.append(f'calls {sketch(machine.called)}{_CALLS[name]}')
     if name == 'BUILD':
         notes.append('sets its state')
     if name == 'STOP':
