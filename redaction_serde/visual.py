@@ -674,7 +674,7 @@ th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px so
 th { white-space: nowrap } td { overflow-wrap: anywhere; min-width: 8.5rem } td.n, th.n { text-align: right; min-width: 0 }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere }
 @media (max-width: 40rem) {
-  thead { position: absolute; clip-path: inset(50%) }
+  thead { display: none }
   tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
   td, td.n { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; min-width: 0; text-align: right }
   td::before { content: attr(data-label); flex: none; font-weight: 600 }
