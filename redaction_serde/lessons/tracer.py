@@ -204,11 +204,12 @@ _CODE = 'color:inherit;background:none;font-size:1em'
 _STYLE = '''<style>
 .pickle-trace { border-collapse: collapse; font-size: .85em; margin: 0; color: inherit; width: 100% }
 .pickle-trace th, .pickle-trace td { text-align: left; vertical-align: top; padding: 3px 8px; white-space: normal }
-.pickle-trace th, .pickle-trace td { border: 0 !important; overflow-wrap: anywhere }
+.pickle-trace th, .pickle-trace td { border: 0 !important; overflow-wrap: break-word }
+.pickle-trace td { overflow-wrap: anywhere }
 .pickle-trace tr { border-bottom: 1px solid rgba(128, 128, 128, .35); background: none !important }
 @media (max-width: 600px) {
   .pickle-trace thead { position: absolute; left: -999em }
-  .pickle-trace tr { display: grid; grid-template-columns: 2.4em 1fr; padding: 3px 0 }
+  .pickle-trace tr { display: grid; grid-template-columns: 2.4em minmax(0, 1fr); padding: 3px 0 }
   .pickle-trace td, .pickle-trace th { padding: 1px 4px }
   .pickle-trace td:nth-child(n+3) { grid-column: 2 }
   .pickle-trace td:empty { display: none }
