@@ -317,7 +317,7 @@ class LiveBox:
     def _field(self, name: str, number: float, colour: str) -> str:
         style = 'width:100%;box-sizing:border-box;font:inherit;color:inherit;border:1px solid;padding:.2rem'
         field = f'<input type="number" step="any" value="{number!r}" style="{style};background:{colour}">'
-        return f'<label style="flex:1 1 6rem">{name}<br>{field}</label>'
+        return f'<label style="flex:1 1 7.8rem">{name}<br>{field}</label>'
 
     def _script(self, group: str) -> str:
         forms = [{k: list(v) if isinstance(v, bytes) else v for k, v in f._asdict().items()} for f in NUMBER_FORMATS]
