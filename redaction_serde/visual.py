@@ -230,8 +230,8 @@ def add_legend(
     if not handles:
         return
     handles, texts = handles[:_LEGEND], [printable(text, 40) for text in texts[:_LEGEND]]
-    size = cast(float, fontsize or getattr(figure, 'points', 9))
-    fit = _letters(figure.get_figwidth(), size) // (max(map(len, texts)) + 6)  # a line takes six letters, too
+    points = getattr(figure, 'points', 9) if fontsize is None else fontsize
+    fit = _letters(figure.get_figwidth(), points) // (max(map(len, texts)) + 6)  # a line takes six letters, too
     placeholders = [' '] * len(handles)  # matplotlib leaves out labels that begin with an underscore
     legend = figure.legend(
         handles,
@@ -239,7 +239,7 @@ def add_legend(
         loc='outside lower center',
         ncols=max(1, min(4, fit)),
         frameon=False,
-        fontsize=size,
+        fontsize=points,
     )
     for label, text in zip(legend.get_texts(), texts):
         label.set(text=text, parse_math=False)
@@ -286,6 +286,7 @@ class Notes(Artist):
     "Words at boxes of a page: outside of their box, clear of each other, and of the other boxes where there is room."
 
     MOST = 12  # on a page; those that weigh most
+    axes: Any  # of the page
 
     def __init__(
         self,
@@ -314,19 +315,17 @@ class Notes(Artist):
     ) -> None:
         "Find the places and write the words."
         self.placed = []
-        page = cast(Axes, self.axes)
-        boxes = [patch.get_window_extent(renderer) for patch in page.patches]
+        boxes = [patch.get_window_extent(renderer) for patch in self.axes.patches]
         heaviest = sorted(self.asked, key=lambda asked: -asked[0])
         for _, patch, words in heaviest[: self.MOST]:
-            self._write(renderer, page, patch.get_window_extent(renderer), words, boxes)
+            self._write(renderer, patch.get_window_extent(renderer), words, boxes)
 
-    def _write(self, renderer: Any, page: Axes, box: Bbox, words: str, boxes: list) -> None:
-        "Write words at a box, if there is a free place."
+    def _write(self, renderer: Any, box: Bbox, words: str, boxes: list) -> None:
         text = Text(0, 0, words, color='white', fontsize=self.points, va='bottom', parse_math=False)
-        text.set_figure(page.figure)
+        text.set_figure(self.axes.figure)
         margin = self.points * renderer.points_to_pixels(1) / 4
         extent = text.get_window_extent(renderer).padded(margin)
-        spot = _spot(box, extent.size, page.bbox, [place for _, place in self.placed], boxes)
+        spot = _spot(box, extent.size, self.axes.bbox, [place for _, place in self.placed], boxes)
         if spot is None:
             return  # a page without a free place; its box is drawn nevertheless
         self.placed.append((box, spot))
@@ -676,7 +675,7 @@ th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px so
 th { white-space: nowrap } td { overflow-wrap: anywhere; min-width: 8.5rem } td.n, th.n { text-align: right; min-width: 0 }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere }
 @media (max-width: 40rem) {
-  thead { position: absolute; clip-path: inset(50%) }
+  thead { display: none }
   tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
   td, td.n { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; min-width: 0; text-align: right }
   td::before { content: attr(data-label); flex: none; font-weight: 600 }
