@@ -605,6 +605,29 @@ PROMPTS = '() => [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].
 WAITING = '() => [...document.querySelectorAll(".jp-InputPrompt")].some(e => e.textContent.includes("*"))'
 
 
+def write_first(tab, source):
+    """Write another source into the first cell of code that is not folded. Returns what was there."""
+    cell = tab.locator('.jp-CodeCell .cm-content:visible').first
+    cell.click(timeout=60_000)
+    was = cell.inner_text()
+    tab.keyboard.press('Control+a')
+    tab.keyboard.insert_text(source)
+    return was
+
+
+def assert_answers(tab):
+    """The fields at the top of the lesson on bytes change the bytes below them."""
+    tab.get_by_label('xmin').fill('11')
+    assert '31 31 2e 30' in tab.locator('[id^=live-box] dl code').first.inner_text()
+
+
+@in_browser
+def test_bytes_follow_what_is_typed(tab, address):
+    tab.goto(f'{address}learn/bytes.html')
+    assert_answers(tab)
+    assert not tab.wrong
+
+
 def run_all(tab):
     tab.click('.lm-MenuBar-item:has-text("Run")')
     tab.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
@@ -616,9 +639,7 @@ def test_a_cell_that_fails_while_python_loads(site, tab, address):
     if not (site / 'lite').is_dir():
         pytest.skip('the site was built without JupyterLite')
     tab.goto(f'{address}lite/notebooks/index.html?path=learn/01_bytes.ipynb')
-    tab.locator('.jp-CodeCell .cm-content:visible').first.click(timeout=60_000)
-    tab.keyboard.press('Control+a')
-    tab.keyboard.type('1/0')
+    was = write_first(tab, '1/0')
     tab.keyboard.press('Shift+Enter')
     run_all(tab)
     assert tab.locator('#loading-python').text_content().startswith('Loading Python')
@@ -631,6 +652,10 @@ def test_a_cell_that_fails_while_python_loads(site, tab, address):
     tab.wait_for_function(f'() => !({WAITING})()', timeout=60_000)
     prompts = [text for text in tab.evaluate(PROMPTS) if text]
     assert sum(any(map(str.isdigit, text)) for text in prompts) < 5 < len(prompts)  # and the rest is not run
+    assert write_first(tab, was) == '1/0' and was.startswith('LiveBox(')
+    run_all(tab)
+    tab.locator('[id^=live-box]').wait_for(timeout=120_000)
+    assert_answers(tab)
 
 
 def test_lessons_that_cannot_run_in_a_browser_say_so(site, soups):
