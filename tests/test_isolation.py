@@ -17,6 +17,7 @@ from redaction_serde.pickles import migrate
 from redaction_serde.records import load, save
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='only Linux has these guards')
 TRY = '''
 import ctypes, errno, json, os, socket, sys, threading
 from redaction_serde.isolation import isolate
