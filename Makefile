@@ -10,6 +10,7 @@ BENCH_ARGS  ?= --stream 500000
 OLD         ?=
 AGAINST_ARGS ?=
 PORT        ?=
+NBS         ?=
 
 BIN   := .venv/bin
 READY := .venv/.ready
@@ -74,8 +75,9 @@ dashboard: $(READY) ## ZenML's own dashboard on 127.0.0.1, over the store that `
 screenshot: $(READY) ## the picture of the dashboard in the lesson on materialisation (needs Chromium)
 	@$(BIN)/python tools/dashboard.py --picture
 
-lab: $(READY) ## JupyterLab on the notebooks
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --config tools/jupyter_lab_config.py
+lab: $(READY) ## JupyterLab on copies of the notebooks, in lab/; on the sources with NBS=nbs
+	@$(if $(NBS),,$(BIN)/python tools/copies.py)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --config tools/jupyter_lab_config.py --ServerApp.root_dir="$(CURDIR)/$(or $(NBS),lab)"
 
 docs: $(READY) ## the site, from notebooks executed afresh, into _site/
 	@$(BIN)/python tools/build_docs.py
@@ -87,6 +89,7 @@ prepare: $(READY) ## after editing notebooks: export, run and store outputs, cle
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	@$(BIN)/python tools/readme.py --picture
 	@$(BIN)/python tools/run_notebooks.py --store
+	@$(BIN)/python tools/howto.py
 	@$(BIN)/python tools/readme.py
 
 proto: $(READY) ## document_pb2.py from document.proto

@@ -20,7 +20,6 @@ from redaction_serde import shards
 from redaction_serde.document import Document
 from redaction_serde.errors import EncodeError, SerdeError
 from redaction_serde.lessons.cases import CASES
-from redaction_serde.wire.registry import FORMATS
 
 from icevision.core import BaseRecord, BBox, ClassMap, FilepathRecordComponent
 from icevision.core.record_components import BBoxesRecordComponent, InstancesLabelsRecordComponent
@@ -180,11 +179,12 @@ def test_finished_shards_are_kept(way, rows, tmp_path):
     assert made >= 2
     noted = partial(work.noted, notes=notes)
     assert rs.map_shards(rows, noted, out, version='1', takes='rows', **way) == 10
-    assert len(list(notes.iterdir())) == 5 - made
+    called = len(list(notes.iterdir()))
+    assert 1 <= called <= 5 - made  # on a cluster some were still running when it raised
     rs.map_shards(rows, noted, out, version='1', takes='rows')
-    assert len(list(notes.iterdir())) == 5 - made
+    assert len(list(notes.iterdir())) == called
     rs.map_shards(rows, noted, out, version='2', takes='rows')
-    assert len(list(notes.iterdir())) == 10 - made
+    assert len(list(notes.iterdir())) == called + 5
 
 
 def test_two_do_the_same_at_once(rows, tmp_path):
@@ -213,7 +213,9 @@ def test_two_do_different_things_at_once(rows, tmp_path):
 def test_errors_name_the_shard(way, rows, tmp_path):
     with pytest.raises(SerdeError) as error:
         rs.map_shards(rows, work.raising, tmp_path, version='1', takes='rows', **way)
-    assert re.search(r'RuntimeError: no such class: 99 \(.*shard_work.py, line \d+\) - at `shard 2 \(shards/', message(error))
+    assert re.search(
+        r'RuntimeError: no such class: 99 \(.*shard_work.py, line \d+\) - at `shard 2 \(shards/', message(error)
+    )
 
 
 def test_a_damaged_shard_is_named(way, tmp_path):
