@@ -159,6 +159,16 @@ HARMLESS = {
 }
 
 
+def test_what_the_kernel_has_is_in_force(outcomes):
+    """A mistake of ours would leave a guard out, and all that is asked of it below would be skipped."""
+    if platform.machine() not in isolation._ARCHITECTURES:
+        pytest.skip('nothing is done on this machine')
+    if isolation._landlock_version() >= 1:
+        assert outcomes['Landlock', 'time'].active == ['Landlock']
+    if Path('/proc/sys/kernel/seccomp/actions_avail').exists():
+        assert outcomes['seccomp', 'time'].active == ['seccomp']
+
+
 @pytest.mark.parametrize('what', CALLS)
 def test_calls_that_seccomp_refuses(what, outcomes):
     assert refused(outcomes['seccomp', what], 'seccomp') == 'EPERM'
