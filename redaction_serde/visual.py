@@ -230,7 +230,7 @@ def add_legend(
     if not handles:
         return
     handles, texts = handles[:_LEGEND], [printable(text, 40) for text in texts[:_LEGEND]]
-    points = float(fontsize or getattr(figure, 'points', 9))
+    points = getattr(figure, 'points', 9) if fontsize is None else fontsize
     fit = _letters(figure.get_figwidth(), points) // (max(map(len, texts)) + 6)  # a line takes six letters, too
     placeholders = [' '] * len(handles)  # matplotlib leaves out labels that begin with an underscore
     legend = figure.legend(
