@@ -17,6 +17,7 @@ from redaction_serde.pickles import migrate
 from redaction_serde.records import load, save
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='only Linux has these guards')
 TRY = '''
 import ctypes, errno, json, os, socket, sys, threading
 from redaction_serde.isolation import isolate
@@ -156,6 +157,16 @@ HARMLESS = {
     'time': '__import__("time").sleep(0.001)',
     'chance': 'os.urandom(8)',
 }
+
+
+def test_what_the_kernel_has_is_in_force(outcomes):
+    """A mistake of ours would leave a guard out, and all that is asked of it below would be skipped."""
+    if platform.machine() not in isolation._ARCHITECTURES:
+        pytest.skip('nothing is done on this machine')
+    if isolation._landlock_version() >= 1:
+        assert outcomes['Landlock', 'time'].active == ['Landlock']
+    if Path('/proc/sys/kernel/seccomp/actions_avail').exists():
+        assert outcomes['seccomp', 'time'].active == ['seccomp']
 
 
 @pytest.mark.parametrize('what', CALLS)
