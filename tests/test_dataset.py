@@ -477,10 +477,15 @@ def test_any_flipped_bit_of_the_manifest_is_noticed(tmp_path):
 
 def edited(folder, change, k=0):
     """The manifest with one shard changed, and a right checksum."""
-    manifest = read_manifest((folder / 'manifest.json').read_bytes())
+    path = folder / 'manifest.json'
+    path.write_bytes(edited_text(path.read_bytes(), change, k))
+
+
+def edited_text(text, change, k=0):
+    manifest = read_manifest(text)
     shards = [msgspec.to_builtins(shard) for shard in manifest.shards]
     shards[k].update(change)
-    (folder / 'manifest.json').write_bytes(manifest_text(manifest.wire, shards))
+    return manifest_text(manifest.wire, shards)
 
 
 @pytest.mark.parametrize(
