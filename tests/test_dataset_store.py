@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import shard_work as work
 from test_dataset import edited_text, numbered, page
 from test_faults import in_child
 from test_opened import same
@@ -16,7 +17,9 @@ from test_round_trip import alike
 import redaction_serde as rs
 from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 from redaction_serde.lessons.cases import CASES
+from redaction_serde.shards import map_shards
 from redaction_serde.storage import Folder, folder_at
+from redaction_serde.wire.registry import decode
 
 fsspec = pytest.importorskip('fsspec')
 MemoryFileSystem = fsspec.get_filesystem_class('memory')
@@ -590,6 +593,17 @@ def test_s3_itself_refuses_the_second_writer(begun, s3):
         with pytest.raises(FileExistsError):
             replace(b'new 3')
     assert place.size('manifest.json') is None
+
+
+def test_s3_work_on_shards(s3):
+    """What is sent to another process has what it needs to fetch a shard, and to put one."""
+    rs.write_dataset(numbered(6), ON_S3, shard_records=3, storage_options=s3.options)
+    opened, out = rs.open_dataset(ON_S3, storage_options=s3.options), 's3://pages/some/other'
+    stored, draft = pickle.loads(pickle.dumps((opened.stored[1], opened.draft(out))))
+    draft.finish(draft.make(rs.Part('a', lambda: work.every_second(decode(stored.read())))))
+    assert ids(out, verify='now', storage_options=s3.options) == [3, 5]
+    map_shards(opened, work.every_second, out, version='1', takes='rows')
+    assert ids(out, verify='now', storage_options=s3.options) == [0, 2, 3, 5]
 
 
 def test_s3_two_writers(s3):
