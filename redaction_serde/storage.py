@@ -235,7 +235,7 @@ class RemoteFolder:
             system, root = fsspec.core.url_to_fs(self.url, **self.options)
             system.invalidate_cache()
             yield system, f'{root}/{name}'
-        except (FileNotFoundError, FileExistsError):
+        except (FileNotFoundError, FileExistsError, SerdeError):
             raise
         except Exception as e:
             if _is_refusal(e):

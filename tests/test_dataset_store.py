@@ -15,6 +15,7 @@ from test_opened import same
 from test_round_trip import alike
 
 import redaction_serde as rs
+from redaction_serde import cli
 from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 from redaction_serde.lessons.cases import CASES
 from redaction_serde.shards import map_shards
@@ -457,6 +458,16 @@ def test_limits():
 
 
 # ---------------------------------------------------------------- what a store is told
+
+
+def test_the_command_line_takes_a_url(capsys):
+    for format in ('jsonl', 'parquet'):
+        rs.write_dataset(alike(9), URL, format=format, shard_records=4)
+        for command in ('info', 'verify'):
+            assert cli.main(['dataset', command, URL]) == 0
+            assert 'faulty://set: 9 records' in capsys.readouterr().out
+    assert cli.main(['dataset', 'query', URL, 'SELECT 1']) != 0
+    assert 'copy the data set here first' in capsys.readouterr().err
 
 
 def test_there_is_nothing_there():
