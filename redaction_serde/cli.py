@@ -974,7 +974,7 @@ def dataset_info(
         print(printable(f'{args.folder}: {_dataset_line(dataset)}', 2000))
         shards = list(zip(dataset.paths, dataset.manifest.shards))
     for path, shard in shards[:_SHOWN]:
-        print(f'  {path.name}: {shard.records} records with {shard.boxes} boxes, {shard.bytes} bytes')
+        print(f'  {os.path.basename(path)}: {shard.records} records with {shard.boxes} boxes, {shard.bytes} bytes')
     if len(shards) > _SHOWN:
         print(f'  … and {len(shards) - _SHOWN} more')
     return 0
@@ -1058,6 +1058,8 @@ def query_dataset(
         raise UsageError(f'DuckDB reads shards of parquet, and these are {wire}: {remedy}')
     if not paths:
         raise UsageError(f'{printable(args.folder)} has no records to ask about')
+    if isinstance(paths[0], str):
+        raise UsageError('a query reads files of this machine, and these are in a store: copy the data set here first')
     try:
         with connect_to(paths) as connection:
             answer = connection.execute(question_in(args.sql))

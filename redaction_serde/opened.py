@@ -74,7 +74,7 @@ class Mapped:
 
 
 def changed(
-    path: Path,  # of the file
+    path: PathLike,  # of the file, or a URL
 ) -> SerdeError:  # to be raised
     "The error for a file that is not the one that was opened."
     return SerdeError('the file has changed since it was opened; open it again', str(path))

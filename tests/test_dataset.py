@@ -20,7 +20,7 @@ from test_opened import DataLoader, Whole, collate, listed, same
 from test_round_trip import alike, collections
 
 import redaction_serde as rs
-from redaction_serde import datasets
+from redaction_serde import datasets, storage
 from redaction_serde.boxes import count_boxes
 from redaction_serde.datasets import manifest_text, read_manifest
 from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
@@ -344,11 +344,11 @@ def of_manifest(*args):
 
 
 STAGES = {
-    'before the first shard': (1, datasets, 'write_file', True),
+    'before the first shard': (1, storage, 'write_file', True),
     'in a shard': (3, os, 'fsync', True),
     'before a shard has its name': (4, os, 'replace', True),
     'when a shard has its name': (3, os, 'replace', False),
-    'between shards of a part': (2, datasets, 'write_file', False),
+    'between shards of a part': (2, storage, 'write_file', False),
     'before the manifest': (1, datasets, '_replace_manifest', True),
     'under the lock': (1, datasets, '_check_there', True),
     'before the manifest has its name': (1, os, 'replace', True, of_manifest),
@@ -477,10 +477,15 @@ def test_any_flipped_bit_of_the_manifest_is_noticed(tmp_path):
 
 def edited(folder, change, k=0):
     """The manifest with one shard changed, and a right checksum."""
-    manifest = read_manifest((folder / 'manifest.json').read_bytes())
+    path = folder / 'manifest.json'
+    path.write_bytes(edited_text(path.read_bytes(), change, k))
+
+
+def edited_text(text, change, k=0):
+    manifest = read_manifest(text)
     shards = [msgspec.to_builtins(shard) for shard in manifest.shards]
     shards[k].update(change)
-    (folder / 'manifest.json').write_bytes(manifest_text(manifest.wire, shards))
+    return manifest_text(manifest.wire, shards)
 
 
 @pytest.mark.parametrize(
@@ -641,7 +646,7 @@ def test_a_copy_is_of_the_same_data_set_or_none(tmp_path, monkeypatch):
 
 
 def test_more_shards_than_are_kept_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, '_MOST_OPEN', 2)
+    monkeypatch.setattr(storage.Folder, 'most_open', 2)
     rs.write_dataset(numbered(30), tmp_path, shard_records=3)
     opened = rs.open_dataset(tmp_path)
     order = random.Random(0).sample(range(30), 30)
