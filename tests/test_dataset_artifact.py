@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from zenml import pipeline, save_artifact, step
 from zenml.client import Client
+from zenml.utils import source_utils
 
 import redaction_serde as rs
 from redaction_serde.boxes import count_boxes
@@ -163,7 +164,8 @@ def data_set_pipeline(annotations: str, images: str, folder: str):
     add_one(write_pages(annotations, images, folder))
 
 
-def test_a_step_changes_what_it_was_given_and_returns_it(pages_file, tmp_path):
+def test_a_step_changes_what_it_was_given_and_returns_it(pages_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(source_utils, '_CUSTOM_SOURCE_ROOT', str(Path(__file__).parent))  # where the steps are
     run = data_set_pipeline(str(pages_file), str(pages_file.parent / 'images'), str(tmp_path / 'set'))
     before, after = (run.steps[name].outputs['output'][0].load() for name in ('write_pages', 'add_one'))
     assert (len(before), len(after)) == (4, 5) and same(list(before) + [before[0]], after)
