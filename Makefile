@@ -10,6 +10,7 @@ BENCH_ARGS  ?= --stream 500000
 OLD         ?=
 AGAINST_ARGS ?=
 PORT        ?=
+NBS         ?=
 
 BIN   := .venv/bin
 READY := .venv/.ready
@@ -47,8 +48,12 @@ demo: $(READY) ## documents, records, a ZenML artifact, another process, an exac
 test: $(READY) ## everything that the project promises
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-fuzz: $(READY) ## the properties, both fuzzers and the faults of machines, for longer and with a new seed
+fuzz: $(READY) ## the properties, both fuzzers and the faults of machines, for longer and with a new seed; FUZZ_DOCUMENTS=1000000 FUZZ_PROCESSES=2: only documents, very many, with a log
+ifdef FUZZ_DOCUMENTS
+	@$(BIN)/python tests/deep_fuzz.py --documents $(FUZZ_DOCUMENTS) --processes $(or $(FUZZ_PROCESSES),2) --log $(or $(FUZZ_LOG),fuzz.log)
+else
 	@HYPOTHESIS_PROFILE=deep FAULTS=25 FUZZ_SECONDS=300 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest --timeout 7200 -n 2 -rP tests/test_round_trip.py tests/test_hostile.py tests/test_fuzz.py tests/test_faults.py
+endif
 
 lowest: $(READY) ## the product's tests with the oldest packages that settings.ini allows, in .venv-lowest
 	@$(BIN)/python tools/lowest.py
@@ -56,8 +61,9 @@ lowest: $(READY) ## the product's tests with the oldest packages that settings.i
 lock: $(READY) ## requirements.lock, after a change of constraints.txt or settings.ini
 	@$(BIN)/python tools/lock.py
 
-bench: $(READY) ## times and sizes beside pickle and others, as ratios; then what opening costs (a quarter of an hour)
+bench: $(READY) ## times and sizes beside pickle and others, as ratios; then Parquet, then what opening costs (a quarter of an hour)
 	@$(BIN)/python -W ignore bench/bench.py $(BENCH_ARGS)
+	@$(BIN)/python -W ignore bench/parquet.py
 	@$(BIN)/python -W ignore bench/opened.py
 
 against: $(READY) ## is this version slower than the checkout in OLD=...?
@@ -69,8 +75,9 @@ dashboard: $(READY) ## ZenML's own dashboard on 127.0.0.1, over the store that `
 screenshot: $(READY) ## the picture of the dashboard in the lesson on materialisation (needs Chromium)
 	@$(BIN)/python tools/dashboard.py --picture
 
-lab: $(READY) ## JupyterLab on the notebooks
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --config tools/jupyter_lab_config.py
+lab: $(READY) ## JupyterLab on copies of the notebooks, in lab/; on the sources with NBS=nbs
+	@$(if $(NBS),,$(BIN)/python tools/copies.py)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --config tools/jupyter_lab_config.py --ServerApp.root_dir="$(CURDIR)/$(or $(NBS),lab)"
 
 docs: $(READY) ## the site, from notebooks executed afresh, into _site/
 	@$(BIN)/python tools/build_docs.py
@@ -82,6 +89,7 @@ prepare: $(READY) ## after editing notebooks: export, run and store outputs, cle
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	@$(BIN)/python tools/readme.py --picture
 	@$(BIN)/python tools/run_notebooks.py --store
+	@$(BIN)/python tools/howto.py
 	@$(BIN)/python tools/readme.py
 
 proto: $(READY) ## document_pb2.py from document.proto

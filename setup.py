@@ -10,9 +10,10 @@ parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 
 STATUSES = {'1': '1 - Planning', '2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
+EXTRAS = ['protobuf', 'parquet', 's3', 'dask', 'icevision', 'zenml', 'dev', 'docs', 'lessons', 'bench']
 PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14']
 
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('protobuf', 'parquet', 'icevision', 'zenml', 'dev', 'docs', 'lessons', 'bench')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in EXTRAS}
 extras['all'] = sorted({req for reqs in extras.values() for req in reqs})
 
 setuptools.setup(

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import data
+import targets
 
 import redaction_serde as rs
 
@@ -136,13 +137,6 @@ def ratios(found: dict) -> dict:
     }
 
 
-def verdict(name: str, value: float) -> str:
-    """A line with a ratio and its target."""
-    sense, target = TARGETS[name]
-    reached = value >= target if sense == 'least' else value <= target
-    return f'{name:28} {value:8.3g}   at {sense} {target}{"" if reached else "   MISSED"}'
-
-
 def run(options: argparse.Namespace, folder: Path) -> dict:
     """All measurements: what was found, and the ratios."""
     n, path, small = options.records, folder / 'many.json', folder / 'few.json'
@@ -172,11 +166,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         results = run(options, Path(name))
-    for what, value in results['found'].items():
-        print(f'{what:28} {value:12.6g}' + ('' if 'MB' in what else ' s'))
-    print()
-    for name, value in results['ratios'].items():
-        print(verdict(name, value))
+    targets.show(results['found'], results['ratios'], TARGETS)
     return 0
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import data
+import targets
 
 import redaction_serde as rs
 
@@ -92,15 +93,6 @@ def times(path: Path, lines: Path, pickled: bytes, collection, connection) -> di
     return spent
 
 
-def verdict(name: str, value: float) -> str:
-    """A line with a ratio and its target."""
-    if name not in TARGETS:
-        return f'{name:36} {value:8.3g}'
-    sense, target = TARGETS[name]
-    reached = value >= target if sense == 'least' else value <= target
-    return f'{name:36} {value:8.3g}   at {sense} {target}{"" if reached else "   MISSED"}'
-
-
 def run(options: argparse.Namespace, folder: Path) -> dict:
     """All measurements: what was found, and the ratios."""
     import duckdb
@@ -133,11 +125,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         results = run(options, Path(name))
-    for what, value in results['found'].items():
-        print(f'{what:36} {value:12.6g} s')
-    print()
-    for name, value in results['ratios'].items():
-        print(verdict(name, value))
+    targets.show(results['found'], results['ratios'], TARGETS)
     return 0
 
 

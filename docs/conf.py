@@ -21,7 +21,7 @@ author, copyright = settings['author'], settings['copyright']
 html_baseurl = settings['doc_host'] + settings['doc_baseurl']
 
 extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx_copybutton']
-exclude_patterns = ['pages.json']
+exclude_patterns = ['pages.json', 'parameters.json']
 templates_path = [str(here / '_templates')]
 
 # Notebooks: they were executed already, and each picture becomes a file
@@ -72,7 +72,7 @@ html_theme_options = {
 }
 html_context = {'default_mode': 'auto', 'repository': settings['git_url']}
 html_sidebars = {'**': ['navbar-logo.html', 'search-button-field.html', 'sbt-sidebar-nav.html']}
-copybutton_selector = 'div.highlight pre'
+copybutton_selector = 'div:not(.highlight-output) > div.highlight pre'
 copybutton_exclude = '.linenos, .gp, .go'
 
 
@@ -103,6 +103,10 @@ def head_and_buttons(app, pagename, templatename, context, doctree):
     ]
     if pagename in ('404', 'search', 'genindex', 'py-modindex'):
         metas = ['<meta name="robots" content="noindex">']
+    if pagename == 'search':
+        taken = (SOURCE / 'parameters.json').read_text(encoding='utf-8')
+        app.add_js_file(None, body=f'const PARAMETERS = {taken};')
+        app.add_js_file('search.js', loading_method='defer')
     context['metatags'] = context.get('metatags', '') + '\n'.join(metas)
     buttons = context['header_buttons'] = []
     to = context['pathto']

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         save,
         write_records,
     )
+    from redaction_serde.shards import map_shards, reduce_shards
     from redaction_serde.wire.jsonl import RecoveryWarning
 
 _ROOMS = {  # the same as above, for those who run; a test compares the two
@@ -89,6 +90,7 @@ _ROOMS = {  # the same as above, for those who run; a test compares the two
         'save',
         'write_records',
     ),
+    'shards': ('map_shards', 'reduce_shards'),
     'wire.jsonl': ('RecoveryWarning',),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -17,10 +17,11 @@ import os
 import subprocess
 import sys
 import time
-from argparse import Namespace
 import warnings
+from argparse import Namespace
 from collections import Counter
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from glob import escape
 from hashlib import sha256
@@ -29,6 +30,7 @@ from typing import Any, Iterable, Iterator, Optional, Sequence, Union, cast
 
 import msgspec
 
+from . import __version__
 from .checks import check
 from .coco.text import parse_json, to_utf8
 from .document import FORMAT, Document, Header, layout_of
@@ -258,7 +260,10 @@ def verify_artifact(
     report = compare(before, after)
     file = compare_coco(parse_json(read_file(args.annotations)), cast(dict, to_coco(after)[0]))
     article = _by_article(args.annotations, args.images)
-    write_outputs(Path(args.out), before, after, report, file, article, artifact['in_pipeline'])
+    other = article if isinstance(article, str) else article.to_dict()
+    verdict = dict(ours=report.to_dict(), file=_file_dict(file), article=other, in_pipeline=artifact['in_pipeline'])
+    places = [args.images, Path(args.annotations).parent]
+    write_outputs(Path(args.out), before, after, report, _without(places, verdict))
     return 0
 
 
@@ -284,9 +289,7 @@ def write_outputs(
     before: Any,  # collection
     after: Any,  # what came back
     report: Any,  # of their comparison
-    file: Any,  # `FileReport` of the COCO file and what came back, written as one
-    article: Any,  # the report of the article's way, or what it raised
-    in_pipeline: bool,  # was the pipeline's own comparison content?
+    verdict: dict,  # plain data of this report, of the COCO file and what came back as one, and of the article's way
 ) -> None:
     "The four files of the demo, each whole or not at all; `report.json` last, because it says that all is there."
     from redaction_serde.visual import contact_sheet, png, visual_check
@@ -294,10 +297,21 @@ def write_outputs(
     check, sheet = visual_check(before, after, report), contact_sheet(after)
     write_file(out / 'visual-check.png', png(check))
     write_file(out / 'contact-sheet.png', png(sheet))
-    other = article if isinstance(article, str) else article.to_dict()
-    verdict = dict(ours=report.to_dict(), file=_file_dict(file), article=other, in_pipeline=in_pipeline)
+    verdict = dict(made=date.today().isoformat(), **verdict)
     write_file(out / 'report.html', demo_html(verdict, check, sheet).encode())
     write_file(out / 'report.json', json.dumps(verdict, indent=1, ensure_ascii=False).encode())
+
+
+def _without(places: Iterable[PathLike], data: Any) -> Any:
+    "Plain data without the folders of this machine: a file in one of them is called by its name there."
+    if isinstance(data, dict):
+        return {key: _without(places, value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_without(places, value) for value in data]
+    if isinstance(data, str):
+        for place in places:
+            data = data.replace(f'{place}{os.sep}', '')
+    return data
 
 
 def _file_dict(file: Any) -> dict:
@@ -352,6 +366,9 @@ def print_verdict(
     print(f'\n  {said} Look at {out / "visual-check.png"} and {out / "report.html"}')
 
 # %% ../nbs/reference/02_cli.ipynb #27e93325
+_FOR_WHOM = """<p>This page is for those who are about to hand these annotations on, to a training run, a colleague or next year:
+<em>identical</em> says that whoever loads them has exactly what was annotated, to the last bit, and a difference that
+they would work on something else, and see no error.</p>"""
 _ABOUT = """<p>The COCO file was read, stored as a ZenML artifact in JSON, loaded again by its id in another process,
 and compared with the file read anew: every attribute of every record, coordinates bit for bit. What came back was then
 written as COCO and compared with the file, field by field. The second line of the table is what icevision's own parser
@@ -373,6 +390,7 @@ def demo_html(
         '<h1>Did the boxes survive?</h1>',
         _verdict_html(verdict, line),
         f'<p>{verdict["file"]["line"]}</p>',
+        _FOR_WHOM,
         _ABOUT,
         html_table(HEAD, _rows(verdict), numbers=(1, 2, 3, 4)),
         '<h2>Before and after</h2>',
@@ -381,6 +399,7 @@ def demo_html(
         picture_html(sheet, 'Thumbnails of the pages that were loaded, with their boxes coloured by class.'),
         *_differences_html('What differs', verdict['ours']),
         *_differences_html("What the article's way changes", verdict['article']),
+        f'<p>Made on <time>{verdict["made"]}</time> by redaction_serde {__version__}.</p>',
     ]
     return html_page('Did the boxes survive?', '\n'.join(parts))
 

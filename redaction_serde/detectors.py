@@ -51,7 +51,9 @@ from redaction_serde.visual import (
     colour_of,
     draw_box,
     draw_page,
+    grid,
     lines_of,
+    name_below,
     picture_in,
 )
 from .wire.format import NOT_WHOLE, unholdable
@@ -775,24 +777,24 @@ THERE: dict[str, Any] = dict(color=PALETTE[2], linewidth=3.5, alpha=0.4)  # how 
 def draw_predictions(
     predictions: Sequence,  # `Prediction`s with their ground truth
     n: int = 4,  # pages to show at most
-    width: float = 10.0,  # inches
+    width: float = 7.0,  # inches
 ) -> Picture:
     "Pages with what was predicted, coloured by class, over what is there, pale and thick."
     shown = predictions[:n]
-    columns = max(1, len(shown))
-    figure = Picture(width, width / columns * 1.35 + 0.4)
+    figure, axes = grid(len(shown), 2, width, tallness=1.3)
     seen: dict[str, str] = {}
-    for ax, prediction in zip(figure.subplots(1, columns, squeeze=False).flat, shown):
+    for ax, prediction in zip(axes, shown):
         draw_page(ax, prediction.ground_truth, longest=700)
         for found in boxes_of(prediction.ground_truth):
             draw_box(ax, found.box, **THERE)
         for found in boxes_of(prediction.pred):
             draw_box(ax, found.box, edgecolor=colour_of(found, seen), linewidth=1.3)
         counts = count_boxes(prediction.pred), count_boxes(prediction.ground_truth)
-        ax.set_xlabel('{} predicted, {} there'.format(*counts), fontsize=8)
+        name_below(ax, '{} predicted, {} there'.format(*counts))
     texts = ['there', *(f'predicted: {name}' for name in seen)]
     add_legend(figure, [Line2D([], [], **THERE), *lines_of(seen)], texts)
-    figure.alt = f'{len(shown)} pages with the boxes that a detector predicted over those that are there.'
+    figure.suptitle(f'{len(shown)} of {len(predictions)} pages', fontsize=1.2 * figure.points)
+    figure.alt = f'{len(shown)} of {len(predictions)} pages with the boxes that a detector predicted over those there.'
     return figure
 
 # %% ../nbs/build/46_trained_models.ipynb #c0cad29d

@@ -131,13 +131,26 @@ def _keep_owner(descriptor: int, target: Path) -> None:
         old = os.stat(target)
     except FileNotFoundError:
         return
-    if hasattr(os, 'fchown') and (old.st_uid, old.st_gid) != (os.fstat(descriptor).st_uid, os.fstat(descriptor).st_gid):
-        try:
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-        except PermissionError:
-            pass  # only root gives files away
+    mode = stat.S_IMODE(old.st_mode)
+    if hasattr(os, 'fchown') and not _has_group_of(descriptor, old):
+        for_everybody = (mode & stat.S_IRWXO) << 3
+        mode &= ~stat.S_IRWXG | for_everybody
     if hasattr(os, 'fchmod'):
-        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+        os.fchmod(descriptor, mode)
+
+
+def _has_group_of(descriptor: int, old: os.stat_result) -> bool:
+    "Give a new file the owner and the group of an old one, as far as this user may; has it got the group?"
+    new = os.fstat(descriptor)
+    if (new.st_uid, new.st_gid) == (old.st_uid, old.st_gid):
+        return True
+    for owner in (old.st_uid, -1):  # only root gives files away
+        try:
+            os.fchown(descriptor, owner, old.st_gid)
+            return True
+        except PermissionError:
+            continue
+    return new.st_gid == old.st_gid
 
 # %% ../nbs/build/13_files.ipynb #f30bb000
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARK', 'UNKNOWN', 'MOST_UNRESOLVED', 'ALLOWED', 'INERT', 'ARRAY', 'Machine', 'walk', 'Global', 'globals_of',
            'RestrictedUnpickler', 'from_windows', 'Inert', 'NewRecord', 'parser_method', 'array_dtype', 'new_array',
-           'array_scalar', 'array_from_buffer', 'CacheUnpickler', 'check_globals', 'contain', 'migrate']
+           'array_scalar', 'array_from_buffer', 'CacheUnpickler', 'check_globals', 'contain', 'Migrated', 'migrate']
 
 # %% ../nbs/build/32_pickles.ipynb #6c6bba4f
 import io
@@ -40,6 +40,7 @@ from redaction_serde.errors import (
     VersionError,
 )
 from .files import PathLike, read_file, write_file
+from .isolation import GUARDS, isolate
 from .wire.registry import decode, format_of
 
 try:
@@ -666,9 +667,10 @@ def contain(
     seconds: int = 600,  # of computing, from now on
     memory: int = 4 << 30,  # bytes, from now on
     size: int = 4 << 30,  # bytes of a file that is written
-) -> list:  # names of the limits that the operating system keeps
+    guards: Iterable[str] = tuple(GUARDS),  # of the operating system that are wanted
+) -> list:  # names of the limits and guards that the operating system keeps
     "Give up, for the rest of this process: files elsewhere, sockets, other programs, further imports. It cannot be undone."
-    kept = _set_limits(seconds, memory, size)
+    kept = _set_limits(seconds, memory, size) + isolate(folder, guards)
     sys.addaudithook(_objection(folder))
     return kept
 
@@ -712,6 +714,7 @@ def _lift_limits(names: Iterable[str]) -> None:
 class _Answer(Struct):
     "What the other process says in the end."
 
+    kept: list[str] = []  # what the operating system held it to, by name
     error: str = ''  # name of the class of error, if there was one
     problems: list[tuple[str, str]] = []  # place and message
 
@@ -719,28 +722,30 @@ class _Answer(Struct):
 def _child() -> None:
     "What the other process does; its job is on standard input, its answer goes to a file in its folder."
     job = json.load(sys.stdin)
-    answer = _Answer()
     try:
-        _convert(job)
+        answer = _Answer(_convert(job))
     except SerdeError as e:
-        answer = _Answer(type(e).__name__, [(p.path[:500], p.message[:2000]) for p in e.problems[:MOST_UNRESOLVED]])
+        problems = [(p.path[:500], p.message[:2000]) for p in e.problems[:MOST_UNRESOLVED]]
+        answer = _Answer([], type(e).__name__, problems)
     except MemoryError:
-        answer = _Answer('LimitError', [('$', f'it needs more than {job["memory"]} bytes of memory; raise memory=…')])
+        wanted = f'it needs more than {job["memory"]} bytes of memory; raise memory=…'
+        answer = _Answer([], 'LimitError', [('$', wanted)])
     except Exception as e:
-        answer = _Answer('DecodeError', [('$', f'it cannot be loaded: {type(e).__name__}: {str(e)[:2000]}')])
+        said = f'it cannot be loaded: {type(e).__name__}: {str(e)[:2000]}'
+        answer = _Answer([], 'DecodeError', [('$', said)])
     with open('answer.json', 'wb') as f:
         f.write(msgspec.json.encode(answer))
     os._exit(0)  # no clean-up behind closed doors
 
 
-def _convert(job: dict) -> None:
-    "Write each collection of a cache in our format. Raises `SerdeError` for anything that is not whole."
+def _convert(job: dict) -> list:
+    "Write each collection of a cache in our format; what the system held this process to. Raises `SerdeError` for anything that is not whole."
     data = Path('cache.pickle').read_bytes()
     kept = _set_limits(job['seconds'], job['memory'], job['size'], final=False)
     check_globals(data, {*job['allowed'], *job['inert']})
     _check_one(data)
     _lift_limits(kept)
-    _write_parts(job, data)
+    return _write_parts(job, data)
 
 
 def _check_one(data: bytes) -> None:
@@ -750,18 +755,19 @@ def _check_one(data: bytes) -> None:
         raise DecodeError(f'expected one pickle, as icevision writes it, found {n}')
 
 # %% ../nbs/build/32_pickles.ipynb #a35972c1
-def _write_parts(job: dict, data: bytes) -> None:
-    "Load a cache behind closed doors, and write its collections."
+def _write_parts(job: dict, data: bytes) -> list:
+    "Load a cache behind closed doors, and write its collections. Returns what the system held this process to."
     from redaction_serde.records.classes import KeypointsMetadata
 
     _import_all(job['formats'])
     allowed = {name: resolve_name(place) for name, place in job['allowed'].items()}
     allowed |= dict.fromkeys(job['inert'], Inert)
     known = [x for x in allowed.values() if isinstance(x, type) and issubclass(x, KeypointsMetadata)]
-    contain('.', job['seconds'], job['memory'], job['size'])
+    kept = contain('.', job['seconds'], job['memory'], job['size'], job['guards'])
     collections = _collections(CacheUnpickler(io.BytesIO(data), allowed).load(), len(job['formats']))
     for i, (collection, format) in enumerate(zip(collections, job['formats'])):
         _write_part(i, collection, format, job['root'], known)
+    return kept
 
 
 def _import_all(formats: list) -> None:
@@ -811,10 +817,12 @@ _ERRORS = {
 }
 _ENDED_BY_LIMIT = {-getattr(signal, name) for name in ('SIGXCPU', 'SIGKILL') if hasattr(signal, name)}
 _LONGEST_ANSWER = Limits(bytes=16 << 20)
+_LIMITS = ('CPU', 'FSIZE', 'CORE', 'AS')
+_WANTED = tuple(GUARDS)
 
 
-def _run_child(folder: str, job: dict, path: str) -> None:
-    "Start the other process and wait for it. Raises the `SerdeError` that it ends with."
+def _run_child(folder: str, job: dict, path: str) -> list:
+    "Start the other process and wait for it; what the system held it to. Raises the `SerdeError` that it ends with."
     seconds = 2 * job['seconds'] + 60
     with open(Path(folder) / 'stderr', 'wb') as stderr:
         try:
@@ -835,7 +843,8 @@ def _run_child(folder: str, job: dict, path: str) -> None:
     if done.returncode or not (Path(folder) / 'answer.json').exists():
         last_words = _last_words(Path(folder) / 'stderr')
         raise DecodeError(f'the process that loaded it ended with status {done.returncode}: {last_words}', path)
-    _raise_answer(read_file(Path(folder) / 'answer.json', _LONGEST_ANSWER), path)
+    answer = _answer(read_file(Path(folder) / 'answer.json', _LONGEST_ANSWER), path)
+    return [name for name in (*_LIMITS, *GUARDS) if name in answer.kept]
 
 
 def _command() -> list:
@@ -849,11 +858,12 @@ def _command() -> list:
 def _environment(folder: str) -> dict:
     "The environment of the other process, in which there are no secrets."
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return kept | dict(TMPDIR=folder, OMP_NUM_THREADS='1', MPLBACKEND='agg', NO_ALBUMENTATIONS_UPDATE='1')
+    alone = dict(OMP_NUM_THREADS='1', JE_ARROW_MALLOC_CONF='background_thread:false')  # guards want one thread
+    return kept | alone | dict(TMPDIR=folder, MPLBACKEND='agg', NO_ALBUMENTATIONS_UPDATE='1')
 
 
-def _raise_answer(data: bytes, path: str) -> None:
-    "Raise the error that the other process has written down, if there is one."
+def _answer(data: bytes, path: str) -> _Answer:
+    "What the other process has written down. Raises its error, if there is one."
     try:
         answer = msgspec.json.decode(data, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -861,6 +871,7 @@ def _raise_answer(data: bytes, path: str) -> None:
     if answer.error:
         problems = [Problem(_place(path, p), message) for p, message in answer.problems]
         raise _ERRORS.get(answer.error, DecodeError)(problems or 'it did not say why')
+    return answer
 
 
 def _place(path: str, place: str) -> str:
@@ -876,6 +887,18 @@ def _last_words(path: Path) -> str:
     return lines[-1] if lines else 'it said nothing'
 
 # %% ../nbs/build/32_pickles.ipynb #9f164222
+class Migrated(list):
+    "Paths of the files that were written."
+
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        isolation: Iterable[str],  # names of limits and guards
+    ):
+        super().__init__(paths)
+        self.isolation = list(isolation)  # what the operating system held the process to, as far as one can tell
+
+
 def migrate(
     cache_file: PathLike,  # what `Parser.parse(cache_filepath=…)` of icevision 0.12 wrote
     out: Union[PathLike, Iterable[PathLike]],  # file to write, or one for each split; the suffix says the format
@@ -887,7 +910,7 @@ def migrate(
     seconds: int = 600,  # of computing
     memory: int = 4 << 30,  # bytes
     limits: Limits = Limits(),  # of the cache and of the new files
-) -> list:  # paths of the files
+) -> Migrated:  # paths of the files
     "Move an icevision record cache out of pickle. Raises a `SerdeError` and writes nothing if anything is unknown, too large or not kept."
     outs = [Path(o) for o in ([out] if isinstance(out, (str, os.PathLike)) else out)]
     job = dict(
@@ -898,14 +921,15 @@ def migrate(
         size=limits.bytes,
         allowed=ALLOWED | {name: name for name in allow},
         inert=sorted({*INERT, *inert}),
+        guards=_WANTED,
     )
     data = read_file(cache_file, limits)
     with tempfile.TemporaryDirectory(prefix='migrate-', ignore_cleanup_errors=True) as folder:
         (Path(folder) / 'cache.pickle').write_bytes(data)
-        _run_child(folder, job, str(cache_file))
+        kept = _run_child(folder, job, str(cache_file))
         parts = [read_file(Path(folder) / f'part-{i}', limits) for i in range(len(outs))]
     for part in parts:
         decode(part, limits)  # a valid document, whatever the other process was up to
     for o, part in zip(outs, parts):
         write_file(o, part)
-    return outs
+    return Migrated(outs, kept)

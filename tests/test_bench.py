@@ -17,7 +17,9 @@ import against  # noqa: E402
 import clock  # noqa: E402
 import data  # noqa: E402
 import opened  # noqa: E402
+import parquet  # noqa: E402
 import report  # noqa: E402
+import targets  # noqa: E402
 import ways  # noqa: E402
 
 import bench  # noqa: E402
@@ -309,18 +311,29 @@ def test_kept_results_are_fit_to_publish():
     text = path.read_text('utf-8')
     assert len(text) < 200_000 and not re.search(r'/(?:home|root|Users|tmp|work)/|[A-Z]:\\\\', text)
     kept = json.loads(text)
-    measured = OURS - {'parquet'}  # it came after this run; the next one will have it
-    assert measured | {'pickle', 'article'} <= set(kept['results']['20000 x 10'])
+    assert OURS | {'pickle', 'article'} <= set(kept['results']['20000 x 10'])
     assert kept['python'] and kept['packages'] and kept['machine']['cpu'] and kept['date']
     assert re.fullmatch(r'[0-9a-f]{7,}|v[\w.-]+', kept['commit'])  # of a checkout without changes
     assert kept['missed'] == [t for t in kept['targets'] if not t['reached']]
 
 
-def test_what_opening_costs_is_measured_against_its_targets(tmp_path):
-    done = run('opened.py', '--records', 60, '--rounds', 1, '--workers', 0, folder=tmp_path)
+@pytest.mark.parametrize(
+    'script, options, names',
+    [
+        ('opened.py', ['--workers', 0], [name for name in opened.TARGETS if not name.startswith('added by')]),
+        ('parquet.py', [], parquet.TARGETS),
+    ],
+)
+def test_one_thing_is_measured_against_its_targets(script, options, names, tmp_path):
+    done = run(script, '--records', 60, '--rounds', 1, *options, folder=tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
-    for name in opened.TARGETS:
-        assert name in done.stdout or name.startswith('added by'), name
-    assert opened.verdict('ready, compared', 20.0).split()[-1] == '20'
-    assert opened.verdict('ready, compared', 19.9).endswith('MISSED')
-    assert opened.verdict('a raw row', 0.51).endswith('MISSED')
+    for name in names:
+        assert re.search(rf'^{re.escape(name)} .* at (least|most) ', done.stdout, re.M), name
+
+
+def test_a_missed_target_is_said():
+    wanted = {'more': ('least', 20), 'less': ('most', 0.5)}
+    assert targets.line('more', 20.0, wanted).endswith('20   at least 20')
+    assert targets.line('more', 19.9, wanted).endswith('MISSED')
+    assert targets.line('less', 0.51, wanted).endswith('MISSED')
+    assert targets.line('of no target', 1.0, wanted).endswith(' 1')

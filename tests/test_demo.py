@@ -4,8 +4,10 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 from PIL import Image
@@ -13,6 +15,8 @@ from PIL import Image
 from redaction_serde import cli
 from redaction_serde.document import Document, Header
 from redaction_serde.wire.registry import FORMATS, encode
+
+CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
 
 
 def run(*args, **kw):
@@ -57,6 +61,28 @@ def test_demo_on_synthetic_pages(tmp_path):
     assert '<script' not in html and 'src="data:image/png' in html and 'width=device-width' in html
     assert not [src for src in html.split('src="')[1:] if not src.startswith('data:')]
     assert set(os.listdir(os.path.expanduser('~'))) == before
+    text = (out / 'report.json').read_text()
+    assert str(tmp_path) not in html + text and 'page-0000.png' in text  # names, no places
+    assert f'Made on <time>{date.today()}</time>' in html and 'This page is for those who' in html
+    if CHROMIUM:
+        assert_its_tables_stack(out / 'report.html')
+
+
+def assert_its_tables_stack(path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        page = browser.new_page(viewport={'width': 390, 'height': 844})
+        page.goto(path.as_uri())
+        assert page.evaluate('() => document.documentElement.scrollWidth <= 390')
+        tops = page.evaluate(
+            '() => [...document.querySelector("tbody tr").cells].map(c => c.getBoundingClientRect().top)'
+        )
+        assert len(tops) == len(set(tops)) == len(cli.HEAD)
+        before = 'c => getComputedStyle(c, "::before").content'
+        assert page.locator('tbody td').nth(1).evaluate(before) == '"boxes"'
+        browser.close()
 
 
 def test_demo_notices_one_float_step(pages_file, tmp_path, monkeypatch, capsys):

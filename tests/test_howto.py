@@ -1,58 +1,50 @@
 """The pages beside the notebooks: every line of code on them runs, every link leads somewhere."""
 
-import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
+import howto
 import pytest
+import readme
 from notebooks import NBS, ROOT
 
 PAGES = ['howto.md', 'cards.md', 'glossary.md']
 
-BEFORE = '''
-from pathlib import Path
-from redaction_serde.compat import prepare_zenml
-prepare_zenml('store', source=Path.cwd())
-from redaction_serde.lessons.pages import make_documents
-make_documents('.', n_pages=4, seed=3)
-import redaction_serde as rs
-rs.prepare_icevision()
-from icevision.data import RandomSplitter
-from icevision.parsers import COCOBBoxParser
-splitter = RandomSplitter([0.5, 0.5], seed=1)
-COCOBBoxParser('annotations.json', 'images').parse(splitter, show_pbar=False, cache_filepath='records.pkl')
-'''
+
+def test_the_ways_of_howto_print_what_is_shown(tmp_path):
+    text = howto.PAGE.read_text(encoding='utf-8')
+    made = howto.with_outputs(text, howto.outputs(text, tmp_path))
+    assert made.splitlines() == text.splitlines(), 'run tools/howto.py and look at what has changed'
+    assert 'nothing lost' in text and text.count('```output') >= 7
 
 
-def blocks(text, language):
-    return re.findall(rf'^```{language}\n(.*?)^```$', text, re.M | re.S)
+def test_an_output_is_shown_below_its_block():
+    text = "# How to\n\n```python\nprint(1)\n```\n\n```output\nold\n```\n\nWords.\n\n```bash\ntrue\n```\n"
+    new = text.replace('old', '1')
+    assert howto.with_outputs(text, ['1', '']) == howto.with_outputs(new, ['1', '']) == new
 
 
-def test_the_ways_of_howto_run(tmp_path):
-    text = (NBS / 'howto.md').read_text(encoding='utf-8')
-    script = [BEFORE]
-    for block in blocks(text, 'python'):
-        if name := re.match(r'# (\w+\.py)\n', block):
-            (tmp_path / name[1]).write_text(block, encoding='utf-8')
-        else:
-            script.append(block)
-    script += ['assert len(fixed) == 4 and len(next(iter(batches))) == 2']
-    (tmp_path / 'script.py').write_text('\n'.join(script), encoding='utf-8')
-    env = {
-        **os.environ,
-        'PYTHONPATH': str(ROOT),
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-    }
-    done = subprocess.run([sys.executable, 'script.py'], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    said = done.stdout
-    assert 'nothing lost' in said  # what `compare` says
-    assert re.search(r'^4$', said, re.M) and re.search(r'^2 2$', said, re.M)
-    for block in blocks(text, 'bash'):
-        done = subprocess.run(['bash', '-ec', block], cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+def test_the_sample_of_the_readme_runs_as_it_stands(tmp_path):
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    sample = text.partition('## Try it')[2].partition('\n## ')[0]
+    (tmp_path / 'sample.py').write_text(
+        '\n'.join(re.findall(r'^```python\n(.*?)^```$', sample, re.M | re.S)), encoding='utf-8'
+    )
+    shown = re.search(r'^    (\S.*)$', re.sub(r'^```.*?^```$', '', sample, flags=re.M | re.S), re.M)[1]
+    assert howto.run([sys.executable, 'sample.py'], tmp_path).strip() == shown
+    assert shown.endswith('nothing lost')
+
+
+def test_the_pictures_of_the_front_page_say_what_was_measured(tmp_path):
+    from redaction_serde import compare
+
+    found = readme.came_back(tmp_path)
+    boxes = {name: pages[0].detection.bboxes for name, pages in found.items()}
+    backs = [readme.back_of(box, boxes['careless']) for box in boxes['written']]
+    assert {name: len(some) for name, some in boxes.items()} == {'written': 9, 'careless': 8, 'ours': 9}
+    moved = sorted(px for back, px in backs if back)
+    assert len(moved) == 8 and moved[-2] < 1e-9 and round(moved[-1]) == 6
+    assert compare(found['written'], found['ours'])
 
 
 @pytest.mark.parametrize('name', PAGES)

@@ -1,4 +1,4 @@
-"""`make lab`: JupyterLab in a browser, with a lesson that is run from top to bottom."""
+"""`make lab`: JupyterLab in a browser, on copies of the notebooks, with a lesson that is run from top to bottom."""
 
 import json
 import os
@@ -9,24 +9,23 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
+from types import SimpleNamespace
 
+import copies
 import pytest
+from notebooks import NBS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 LESSON = 'learn/01_bytes.ipynb'
+IDLE = '.jp-Notebook-ExecutionIndicator[data-status=idle]'
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
 
 
 @pytest.fixture
-def lab(tmp_path):
-    """The address of a JupyterLab with the project's configuration, on a copy of the notebooks: it saves what it runs."""
-    for name in ('nbs', 'redaction_serde'):
-        shutil.copytree(
-            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
-        )
-    for name in ('settings.ini', 'setup.py', 'pyproject.toml'):
+def lab(tmp_path, monkeypatch):
+    """The address of a JupyterLab with the project's configuration, on copies of the notebooks in `lab/` of a git checkout."""
+    for name in ('.gitignore', 'settings.ini', 'pyproject.toml'):
         shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run(['git', 'init', '-q', tmp_path], check=True)
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -34,6 +33,8 @@ def lab(tmp_path):
         n: str(tmp_path / 'state' / n.lower())
         for n in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR')
     }
+    monkeypatch.setenv('JUPYTER_DATA_DIR', state['JUPYTER_DATA_DIR'])
+    copies.make(tmp_path / 'lab', NBS)
     process = subprocess.Popen(
         [
             sys.executable,
@@ -43,7 +44,7 @@ def lab(tmp_path):
             ROOT / 'tools' / 'jupyter_lab_config.py',
             '--no-browser',
             '--allow-root',
-            f'--ServerApp.root_dir={tmp_path / "nbs"}',
+            f'--ServerApp.root_dir={tmp_path / "lab"}',
             f'--LabApp.workspaces_dir={tmp_path / "workspaces"}',
             f'--ServerApp.port={port}',
             '--ServerApp.port_retries=0',
@@ -79,12 +80,35 @@ def open_cells(path):
     return [str(i) for i, c in enumerate(code, 1) if not c['metadata'].get('jupyter', {}).get('source_hidden')]
 
 
-def assert_clean(path):
-    """A notebook that was run and saved, as it would be committed."""
-    nb = json.loads(path.read_text(encoding='utf-8'))
-    code = [c for c in nb['cells'] if c['cell_type'] == 'code']
-    assert set(nb['metadata']) == {'kernelspec'} and any(c['outputs'] for c in code)
-    assert not [c for c in code if c['execution_count'] or set(c['metadata']) - {'jupyter'}]
+def is_unsaved(page):
+    return page.locator('.lm-DockPanel-tabBar .lm-TabBar-tab.lm-mod-current.jp-mod-dirty').count() > 0
+
+
+def opened(page, address, title):
+    """Open a notebook, and wait until its kernel is idle: one was chosen, and nobody was asked."""
+    page.goto(address)
+    page.wait_for_selector(f'.jp-Notebook h1:has-text("{title}")', timeout=90_000)
+    page.wait_for_selector(IDLE, state='attached', timeout=90_000)
+    page.wait_for_timeout(1000)  # what it would change by itself, it would change now
+    assert not page.locator('.jp-Dialog').count() and not is_unsaved(page)
+
+
+def test_sources_are_saved_clean_and_copies_as_they_are():
+    from traitlets.config.loader import PyFileConfigLoader
+
+    hook = PyFileConfigLoader('jupyter_lab_config.py', str(ROOT / 'tools')).load_config().ContentsManager.pre_save_hook
+    cell = {'cell_type': 'code', 'execution_count': 7, 'outputs': [], 'metadata': {'trusted': True}, 'source': '1'}
+    for folder, left in (('lab', 7), ('nbs', None)):
+        content = {'nbformat': 4, 'metadata': {}, 'cells': [json.loads(json.dumps(cell))]}
+        hook({'type': 'notebook', 'content': content}, contents_manager=SimpleNamespace(root_dir=f'/x/{folder}'))
+        assert content['cells'][0]['execution_count'] == left
+
+
+def test_the_launcher_says_where_the_copies_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(copies, 'make', lambda: {'learn/a.ipynb': ROOT / 'lab' / 'learn' / 'mine-a.ipynb'})
+    copies.main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert 'copies, in lab/' in first and 'NBS=nbs' in first and 'lab/learn/mine-a.ipynb' in second
 
 
 @pytest.mark.skipif(
@@ -94,6 +118,7 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
+        saved = tmp_path / 'lab' / LESSON
         browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
         page = browser.new_page(viewport={'width': 1280, 'height': 900})
         elsewhere, errors = [], []
@@ -108,11 +133,9 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
         )
         page.goto(f'{lab}?token=secret')  # the start page
         page.wait_for_selector('.jp-Notebook h1:has-text("redaction_serde")', timeout=90_000)
-        page.goto(f'{lab}lab/tree/{LESSON}')
-        page.wait_for_selector('.jp-Notebook h1:has-text("Bytes")', timeout=90_000)
-        idle = '.jp-Notebook-ExecutionIndicator[data-status=idle]'
-        page.wait_for_selector(idle, state='attached', timeout=90_000)  # a kernel was chosen, nobody was asked
-        assert not page.locator('.jp-Dialog').count()
+        opened(page, f'{lab}lab/tree/{LESSON}', 'Bytes')
+        folds = cells(page, '.jp-NotebookPanel:not(.lm-mod-hidden) .jp-InputPlaceholder')
+        assert folds[0].startswith('# Imports') and any(text.startswith('# Check') for text in folds)
         page.click('.lm-MenuBar-item:has-text("Run")')
         page.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
         panel = '.jp-NotebookPanel:not(.lm-mod-hidden)'
@@ -127,16 +150,20 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
             if prompts and '*' not in prompts and prompts[-1]:
                 break
             assert time.monotonic() < deadline, prompts
-        assert prompts == open_cells(ROOT / 'nbs' / LESSON)  # each once, in order
-        page.wait_for_selector(idle, state='attached', timeout=90_000)  # folded cells have run, too
+        assert prompts == open_cells(saved)  # each once, in order
+        page.wait_for_selector(IDLE, state='attached', timeout=90_000)  # folded cells have run, too
         assert not page.locator('[data-mime-type="application/vnd.jupyter.error"]').count()
         last = page.locator(f'{panel} .jp-OutputArea-output').last
         assert 'unpack requires a buffer of 42 bytes' in last.inner_text()
-        saved = tmp_path / 'nbs' / LESSON
         before = saved.stat().st_mtime_ns
         page.keyboard.press('Control+s')
         while saved.stat().st_mtime_ns == before and time.monotonic() < deadline:
             page.wait_for_timeout(200)
-        assert_clean(saved)
+        opened(page, f'{lab}lab/tree/{LESSON}', 'Bytes')  # what was run and saved opens again as it is
+        assert copies.make(tmp_path / 'lab', NBS) == {}
+        status = subprocess.run(
+            ['git', 'status', '--porcelain'], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert not [line for line in status.stdout.splitlines() if 'lab/' in line]
         assert not elsewhere and not errors, (elsewhere, errors)
         browser.close()

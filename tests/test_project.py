@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 import set_up
-from notebooks import ROOT, notebooks
+from notebooks import ROOT, notebooks, part_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -91,6 +91,13 @@ def test_stored_outputs_are_fit_to_publish(name):
 def test_readme_is_in_step():
     done = run(sys.executable, 'tools/readme.py', '--check')
     assert done.returncode == 0, done.stderr
+
+
+def test_readme_lists_every_lesson():
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    table = [line for line in text.splitlines() if line.startswith('| [')]
+    for name in notebooks():
+        assert part_of(name) != 'learn' or any(f'](nbs/{name})' in line for line in table), name
 
 
 def test_readme_links_lead_somewhere():

@@ -301,6 +301,22 @@ STRUCTURE = {
 
 REACHABLE = "() => [...document.querySelectorAll('.bd-article pre')].every(e => e.scrollWidth <= e.clientWidth + 1 || e.tabIndex === 0)"
 
+BROKEN = """() => {
+  const range = document.createRange(), found = [];
+  const texts = document.createTreeWalker(document.querySelector('.bd-main'), NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode;
+    if (text.parentElement.closest('pre, svg, script, style')) continue;
+    for (const word of text.data.matchAll(/[A-Za-z0-9]{3,}/g)) {
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      const lines = [...range.getClientRects()].filter(r => r.width > 1 && r.left >= 0).map(r => Math.round(r.top));
+      if (new Set(lines).size > (/[a-z][A-Z]/.test(word[0]) ? 2 : 1)) found.push(word[0]);
+    }
+  }
+  return found;
+}"""  # words that go on in the next line; one like `RecordCollection` is made of two
+
 
 @in_browser
 @pytest.mark.parametrize('name', SHOWN)
@@ -326,6 +342,7 @@ def test_page(name, tab, address, axe):
         tab.wait_for_function(REACHABLE, timeout=10_000)  # scripts see to it after a change of width, and not at once
         over = tab.evaluate('() => document.documentElement.scrollWidth - document.documentElement.clientWidth')
         assert over <= 0, f'{over} px beyond {width}'
+        assert not tab.evaluate(BROKEN), width
         for only in rules:
             found = complaints(tab, axe, runOnly=only)
             assert not found, (width, theme, found)
@@ -341,6 +358,53 @@ def test_search_finds_a_term(tab, address):
     tab.wait_for_selector('#search-results li a')
     assert any('formats' in a.get_attribute('href') for a in tab.query_selector_all('#search-results li a'))
     assert not tab.wrong
+
+
+def searched(tab, address, query):
+    """What the search page lists: address, title, sort and words of each."""
+    tab.goto(f'{address}search.html?q={query}')
+    tab.wait_for_selector('#search-results .search-summary:has-text("finished")')
+    items = '[...document.querySelectorAll("#search-results li")]'
+    tab.wait_for_function(f'() => {items}.every(li => li.querySelector(":scope > p, :scope > span"))')
+    return tab.evaluate(
+        f'() => {items}.map(li => [li.firstChild.getAttribute("href"), li.firstChild.innerText, li.className, li.lastChild.innerText])'
+    )
+
+
+@in_browser
+def test_search_lists_lessons_before_names_and_says_what_they_say(tab, address):
+    found = searched(tab, address, 'pickle')
+    assert found[0][:2] == ['learn/pickle.html', 'Pickle']
+    names = [i for i, (_, _, sort, _) in enumerate(found) if sort == 'kind-object']
+    lessons = [i for i, (href, *_) in enumerate(found) if href.startswith(('learn/', 'compare/', 'howto', 'cards'))]
+    assert len(lessons) > 10 and names and max(lessons) < min(names)
+    for _, title, _, words in found:
+        assert words.strip() and not re.search(
+            'Copy to clip|Run this lesson|On this page|Solution 1|Imports|>>>', words
+        ), title
+    assert not tab.wrong
+
+
+@in_browser
+def test_search_finds_parameters(tab, address):
+    found = {title: (href, words) for href, title, _, words in searched(tab, address, 'root')}
+    href, words = found['root, of save']
+    assert href.endswith('#redaction_serde.records.verbs.save') and 'folder' in words
+    assert list(found).index('root, of save') < list(found).index('root, of Builder')  # what users call comes first
+    tab.click('#search-results a:has-text("root, of save")')
+    tab.wait_for_selector('dt[id="redaction_serde.records.verbs.save"]')
+    assert not tab.wrong
+
+
+@in_browser
+@pytest.mark.parametrize('width', [1280, 390])
+def test_the_icon_of_the_search_field_stands_before_its_text(width, tab, address):
+    tab.set_viewport_size({'width': width, 'height': 900})
+    tab.goto(f'{address}search.html?q=root')
+    icon = tab.locator('main form.bd-search i').bounding_box()
+    field = tab.locator('main form.bd-search input')
+    padding = float(field.evaluate('e => getComputedStyle(e).paddingLeft').removesuffix('px'))
+    assert icon['x'] + icon['width'] < field.bounding_box()['x'] + padding
 
 
 @in_browser
@@ -436,6 +500,24 @@ def test_the_matrix_serves_wide_and_narrow(tab, address):
 
 
 @in_browser
+@pytest.mark.parametrize('name', ['learn/five_formats', 'learn/pickle'])
+def test_hex_dumps_and_traces_fit_a_phone(name, tab, address):
+    tab.set_viewport_size({'width': 390, 'height': 900})
+    tab.goto(f'{address}{name}.html', wait_until='networkidle')
+    wider = '[...document.querySelectorAll(".rs-hexdump > div, .output.text_html")].filter(e => e.scrollWidth > e.clientWidth + 1)'
+    assert not tab.evaluate(f'() => {wider}.map(e => e.innerText.slice(0, 80))')
+    if name.endswith('pickle'):
+        row = tab.locator('.pickle-trace tbody tr:has(td:nth-child(3):not(:empty))').first
+        instruction, stack = (row.locator(part).bounding_box() for part in ('th', 'td:nth-child(3)'))
+        assert stack['y'] >= instruction['y'] + instruction['height'] and stack['x'] == instruction['x']
+        return
+    assert tab.locator('.rs-hexdump .narrow').first.is_visible()
+    assert not tab.locator('.rs-hexdump .wide').first.is_visible()
+    tab.set_viewport_size({'width': 1280, 'height': 900})
+    assert not tab.locator('.rs-hexdump .narrow').first.is_visible()
+
+
+@in_browser
 def test_an_old_address_leads_to_the_page_and_its_heading(tab, address, chromium):
     tab.goto(f'{address}pickle.html#it-runs-what-it-names')
     tab.wait_for_url(f'{address}learn/pickle.html#it-runs-what-it-names')
@@ -454,6 +536,40 @@ def test_a_wrong_address_leads_to_a_page_that_helps(tab, address):
     tab.wrong.clear()  # Chromium reports the 404 itself
     tab.click('article a:has-text("first page")')
     assert tab.url == f'{address}index.html' and not tab.wrong
+
+
+@pytest.fixture
+def elsewhere(site):
+    """The site below another path than that of Pages."""
+    with build_docs.server(base='/a/b/') as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{serving.server_port}/a/b/'
+        serving.shutdown()
+
+
+@in_browser
+@pytest.mark.parametrize('place', ['no.html', 'no/such/page.html', '404.html'])
+def test_a_wrong_address_helps_below_any_path(place, chromium, elsewhere):
+    tab = chromium.new_page()
+    assert tab.goto(elsewhere + place).status == (200 if place == '404.html' else 404)
+    tab.wait_for_function('() => document.documentElement.dataset.theme === "light"')
+    assert tab.locator('.navbar-brand img').first.evaluate('i => i.decode().then(() => i.naturalWidth > 0)')
+    tab.click('article a:has-text("first page")')
+    assert tab.url == f'{elsewhere}index.html'
+    tab.close()
+
+
+@in_browser
+def test_the_root_of_jupyterlite_leads_to_its_lessons_below_any_path(site, chromium, elsewhere):
+    if not (site / 'lite').is_dir():
+        pytest.skip('the site was built without JupyterLite')
+    tab = chromium.new_page()
+    tab.goto(f'{elsewhere}lite/')
+    links = [urljoin(tab.url, a.get_attribute('href')) for a in tab.query_selector_all('main li a')]
+    assert links and all((site / 'lite' / 'files' / link.partition('?path=')[2]).is_file() for link in links)
+    tab.click('main a:text-is("Bytes")')
+    tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
+    tab.close()
 
 
 @in_browser
@@ -483,6 +599,38 @@ def test_a_lesson_runs_in_the_browser(site, tab, address):
     ).count()
     host = address.removesuffix(BASE)
     assert not [w for w in tab.wrong if w.startswith('http') and not w.startswith(host)]
+
+
+PROMPTS = '() => [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(e => e.textContent)'
+WAITING = '() => [...document.querySelectorAll(".jp-InputPrompt")].some(e => e.textContent.includes("*"))'
+
+
+def run_all(tab):
+    tab.click('.lm-MenuBar-item:has-text("Run")')
+    tab.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
+
+
+@in_browser
+def test_a_cell_that_fails_while_python_loads(site, tab, address):
+    """Cells that an error cancels are answered, also those of another run; then everything can be run again."""
+    if not (site / 'lite').is_dir():
+        pytest.skip('the site was built without JupyterLite')
+    tab.goto(f'{address}lite/notebooks/index.html?path=learn/01_bytes.ipynb')
+    tab.locator('.jp-CodeCell .cm-content:visible').first.click(timeout=60_000)
+    tab.keyboard.press('Control+a')
+    tab.keyboard.type('1/0')
+    tab.keyboard.press('Shift+Enter')
+    run_all(tab)
+    assert tab.locator('#loading-python').text_content().startswith('Loading Python')
+    tab.wait_for_function(WAITING)
+    tab.wait_for_function(f'() => !({WAITING})()', timeout=180_000)
+    tab.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]', state='attached', timeout=60_000)
+    tab.wait_for_selector('#loading-python', state='detached')
+    run_all(tab)
+    tab.wait_for_selector('.jp-OutputArea-output:has-text("ZeroDivisionError")')
+    tab.wait_for_function(f'() => !({WAITING})()', timeout=60_000)
+    prompts = [text for text in tab.evaluate(PROMPTS) if text]
+    assert sum(any(map(str.isdigit, text)) for text in prompts) < 5 < len(prompts)  # and the rest is not run
 
 
 def test_lessons_that_cannot_run_in_a_browser_say_so(site, soups):

@@ -16,6 +16,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from html import escape
 from pathlib import Path
 
 from notebooks import NBS, ROOT, notebooks, part_of
@@ -162,6 +163,7 @@ def write_pages(executed, source, in_browser):
         write(source / f'{name}.md', '\n'.join(lines) + '\n\n' + toc(page for page, _ in inside))
         about[name] = dict(title=title, description=plain(text))
     write(source / 'api.md', api_page(modules, about, links))
+    write(source / 'parameters.json', json.dumps(parameters(modules)).replace("<", "\\u003c"))
     about['api'] = dict(title='API index', description='Every public name of redaction_serde, by module.')
     for name in BESIDE:
         text = (NBS / f'{name}.md').read_text(encoding='utf-8')
@@ -246,6 +248,22 @@ def api_page(modules, about, links):
             lines.append(f'| {{py:obj}}`{e.name} <redaction_serde.{module}.{e.name}>` | {first} |')
         lines.append('')
     return '\n'.join(lines)
+
+
+def parameters(modules):
+    """For the search page: by the name of a parameter the functions that take it.
+
+    Each has its page, its name, its anchor, what its docment says, and whether `import redaction_serde` offers it.
+    """
+    import redaction_serde
+
+    found = {}
+    for module, (page, entries) in modules.items():
+        for owner in (one for entry in entries for one in (entry, *entry.members)):
+            anchor, offered = f'redaction_serde.{module}.{owner.name}', owner.name in redaction_serde.__all__
+            for name, says in owner.params.items():
+                found.setdefault(name.lower(), []).append([page, owner.name, anchor, plain(says), offered])
+    return found
 
 
 # -- after Sphinx ------------------------------------------------------------------------------------------------------
@@ -335,6 +353,18 @@ def named(text):
     return re.sub(r'<dt class="sig .*?</dt>', lambda m: lines(m[0]), text, flags=re.S)
 
 
+LONG = 20  # letters of a name that may go on in the next line
+
+
+def breakable(text):
+    """Long names in code with the places where they may go on in the next line: between their words, and nowhere else."""
+
+    def one(match):
+        return re.sub(r'(?<=[A-Za-z0-9\])])([._/(=,])(?=[A-Za-z])|([a-z])(?=[A-Z])', r'\1\2<wbr>', match[0])
+
+    return re.sub(rf'(?<=<span class="pre">)[^<]{{{LONG},}}', one, text)
+
+
 def embedded(text, folder, prefix):
     """Pictures that an output carries in itself, as files."""
     import base64
@@ -404,6 +434,16 @@ def moved(target, page):
     )
 
 
+def lite_root(page, lessons):
+    """The first page of JupyterLite, which would lead to an app that is not there: the lessons that run in it."""
+    order = [group for group, *_ in GROUPS]
+    links = ''
+    for lesson in sorted(lessons, key=lambda lesson: order.index(lesson['group'])):
+        links += f'<li><a href="notebooks/index.html?path={lesson["notebook"]}">{escape(lesson["title"])}</a></li>\n'
+    text = (ROOT / 'docs' / 'lite-root.html').read_text(encoding='utf-8')
+    page.write_text(text.replace('LESSONS', links), encoding='utf-8')
+
+
 def finish(html, about, executed, target):
     """What Sphinx wrote, made lighter, with downloads, cards and a map of the site."""
     import nbformat
@@ -431,12 +471,11 @@ def finish(html, about, executed, target):
         text = re.sub(
             r'<script[^>]*fontawesome[^>]*></script>\s*|<link[^>]*fontawesome[^>]*>\s*',
             '',
-            named(finish_page(text, sizes)),
+            breakable(named(finish_page(text, sizes))),
         )
         if page.name == '404.html':  # served for any address, so that its links cannot be relative
-            text = re.sub(r'(href|src)="#', r'\1="404.html#', text).replace(
-                '<head>', f'<head>\n<base href="{BASE}">', 1
-            )
+            base = (ROOT / "docs" / "404-head.html").read_text(encoding="utf-8").replace("BASE", BASE)
+            text = re.sub(r'(href|src)="#', r'\1="404.html#', text).replace("<head>", f"<head>\n{base}", 1)
         page.write_text(text, encoding='utf-8')
     for name, a in about.items():
         card(a['title'], a['description'], target / '_cards' / f'{name}.png')
@@ -509,6 +548,8 @@ def lessons_in_browser(executed):
         ROOT / 'constraints.txt',
         ROOT / 'docs' / 'package-lock.json',
         ROOT / 'tools' / 'lite.py',
+        ROOT / 'tools' / 'copies.py',
+        ROOT / 'tools' / 'loading.js',
     )
     if (folder / '.stamp').exists() and (folder / '.stamp').read_text().startswith(wanted):
         return folder, set((folder / '.stamp').read_text().split()[1:])
@@ -579,6 +620,7 @@ def build(lite=True):
         finish(html, about, made, final)
         if folder:
             shutil.copytree(folder, final / 'lite', ignore=shutil.ignore_patterns('.stamp', '.cache', '*.doit*'))
+            lite_root(final / "lite" / "index.html", [a for a in about.values() if a.get("lite")])
         say(f'{len(list(final.rglob("*.html")))} pages, {time.perf_counter() - start:.0f} s')
         if SITE.exists():
             shutil.rmtree(SITE)
@@ -587,15 +629,20 @@ def build(lite=True):
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the site below the path that it has on Pages, with its 404 page."""
+    """Serves the site below a path, with its 404 page."""
+
+    def __init__(self, *args, base, **kwargs):
+        self.base = base
+        super().__init__(*args, **kwargs)
 
     def translate_path(self, path):
-        return super().translate_path(path[len(BASE) - 1 :] if path.startswith(BASE) else '/no-such-page')
+        inside = path.startswith(self.base)
+        return super().translate_path(path[len(self.base) - 1 :] if inside else "/no-such-page")
 
     def do_GET(self):
-        if self.path in ('/', BASE[:-1]):
+        if self.path in ("/", self.base[:-1]):
             self.send_response(302)
-            self.send_header('Location', BASE)
+            self.send_header("Location", self.base)
             return self.end_headers()
         super().do_GET()
 
@@ -613,8 +660,10 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def server(port=0, folder=SITE):
-    return http.server.ThreadingHTTPServer(('127.0.0.1', port), partial(Handler, directory=str(folder)))
+def server(port=0, folder=SITE, base=BASE):
+    """A server of a site on 127.0.0.1, below the path that it has on Pages or another one."""
+    handler = partial(Handler, directory=str(folder), base=base)
+    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""JupyterLab as `make lab` opens it: on the first notebook, with the kernel of .venv, nothing asked and nothing sent."""
+"""JupyterLab as `make lab` opens it: on the copy of the first notebook, with the kernel of .venv, nothing asked and nothing sent."""
 
 import json
 import os
@@ -32,7 +32,7 @@ os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'  # the kernel of this environment go
 
 c = get_config()  # noqa: F821
 c.ServerApp.ip = '127.0.0.1'
-c.ServerApp.root_dir = str(root / 'nbs')
+c.ServerApp.root_dir = str(root / 'lab')  # `make lab NBS=nbs` says another
 c.Application.log_level = 'ERROR'  # the address is shown all the same
 c.LabApp.default_url = '/lab/tree/index.ipynb'
 c.LabApp.user_settings_dir = str(state / 'settings')
@@ -41,9 +41,10 @@ c.LabApp.extension_manager = 'readonly'
 c.LabApp.news_url = None
 
 
-def clean_on_save(model, **kwargs):
-    """Save a notebook as `nbdev_clean` leaves it, so that running it without a change of text changes little in the file."""
-    if model['type'] == 'notebook' and model['content']['nbformat'] == 4:
+def clean_on_save(model, contents_manager, **kwargs):
+    """Save a source as `nbdev_clean` leaves it, so that running it without a change of text changes little in the file."""
+    is_source = Path(contents_manager.root_dir).name == 'nbs'
+    if is_source and model['type'] == 'notebook' and model['content']['nbformat'] == 4:
         clean_nb(model['content'], allowed_cell_metadata_keys=['jupyter'])
 
 

@@ -17,6 +17,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from copies import reader_copy
+
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']  # what the kernel asks for
 OURS = [
@@ -48,6 +50,12 @@ NEVER = {
     'ctypes',
     'resource',
 }  # can be imported there, but not used
+# When a cell fails, JupyterLite cancels what waits in line, and answers none of it. Only Run All knows then that its own
+# cells will not be run; those of another run, or a question of the notebook's, would be waited for until the page is closed.
+SILENT = '''if(("interrupt"===n||"interrupt-subsequent"===n)&&"execute_request"===s.header.msg_type){'''
+ANSWERED = '''if("execute_request"!==s.header.msg_type)return a(s);if(n){'''
+REPLY = '''let r={status:"error",ename:"Kernel Interrupt",evalue:"Interrupted",traceback:[]}'''
+ABORTED = REPLY.replace('r=', 'r="error"===n?{status:"aborted"}:')
 ENOUGH = 0.45  # a lesson is offered if at least this part of its cells can run
 
 
@@ -98,7 +106,8 @@ def thinned(source, tree):
             lost |= {a.asname or a.name for a in node.names}
             node.names = []
     tree.body = [n for n in tree.body if getattr(n, 'names', True)]
-    return (ast.unparse(tree) if lost else source), lost
+    label = source.partition('\n')[0] + '\n' if source.startswith('#') else ''
+    return (label * bool(tree.body) + ast.unparse(tree) if lost else source), lost
 
 
 def shown(cell, wants):
@@ -117,13 +126,11 @@ def lesson(nb, failing=()):
     import nbformat
 
     lost, cells, total, ran = set(NEVER), [], 0, 0
-    for cell in nb.cells:
+    for cell in reader_copy(nb).cells:
         if cell.cell_type != 'code':
             cells.append(nbformat.v4.new_markdown_cell(cell.source))
             continue
-        source = '\n'.join(line for line in cell.source.split('\n') if not line.startswith('#|'))
-        if 'nbdev_export()' in source or not source.strip():
-            continue
+        source = cell.source
         total += 1
         tree = ast.parse(source)
         thin, gone = thinned(source, tree)
@@ -138,8 +145,7 @@ def lesson(nb, failing=()):
             continue
         lost = (lost - bound | gone) | NEVER
         ran += 1
-        folds = {'jupyter': cell.metadata['jupyter']} if 'jupyter' in cell.metadata else {}
-        cells.append(nbformat.v4.new_code_cell(thin, metadata=folds))
+        cells.append(nbformat.v4.new_code_cell(thin, metadata=cell.metadata))
     if ran < ENOUGH * total:
         return None
     note = 'This copy runs in your browser, on Pyodide; nothing is sent anywhere. Run all cells from the menu *Run*, or one at a time with Shift+Enter.'
@@ -301,6 +307,28 @@ def tried(nb, folder, path):
     return False
 
 
+def answer_aborted(folder):
+    """Have the kernel's client say of each cell that was cancelled by an error that it is aborted, as ipykernel does.
+
+    Other messages stay in line. Raises RuntimeError where JupyterLite is not the one that this was written for.
+    """
+    found = [path for path in (folder / 'build').glob('*.js') if SILENT in path.read_text(encoding='utf-8')]
+    text = found[0].read_text(encoding='utf-8') if len(found) == 1 else ''
+    if text.count(SILENT) != 1 or text.count(REPLY) != 1:
+        raise RuntimeError("JupyterLite's kernel client is another: does it answer the cells that an error cancels?")
+    found[0].write_text(text.replace(SILENT, ANSWERED).replace(REPLY, ABORTED), encoding='utf-8')
+
+
+def say_loading(folder):
+    """Have the notebook page say that Python is loading, until its kernel has answered."""
+    shutil.copy(ROOT / 'tools' / 'loading.js', folder)
+    page = folder / 'notebooks' / 'index.html'
+    text = page.read_text(encoding='utf-8')
+    if text.count('</body>') != 1:
+        raise RuntimeError("JupyterLite's notebook page has no end of its body")
+    page.write_text(text.replace('</body>', '<script src="../loading.js"></script></body>'), encoding='utf-8')
+
+
 def build(notebooks, npm, target, work):
     """Make the folder: the notebook app, Pyodide, the lessons. Returns the names of those that can run there, of executed `notebooks` by their names."""
     shutil.rmtree(work, ignore_errors=True)
@@ -356,6 +384,8 @@ def build(notebooks, npm, target, work):
             'JUPYTER_PATH': str(Path(sysconfig.get_path('data')) / 'share' / 'jupyter'),
         },
     )
+    answer_aborted(target)
+    say_loading(target)
     for unused in target.rglob('*.map'):
         unused.unlink()
     return names

@@ -2,7 +2,7 @@
 
 python tools/readme.py           writes README.md
 python tools/readme.py --check   exits with 1, and a diff, if it is out of step
-python tools/readme.py --picture makes nbs/images/visual-check.png anew
+python tools/readme.py --picture makes the pictures of the front page anew
 """
 
 import difflib
@@ -63,29 +63,85 @@ def readme():
     )
 
 
-def picture():
-    """Three pages before and after a round trip: the picture of the front page, under 150 kB."""
+FAR = 20  # pixels; a box that came back is farther from no corner of the one that was written
+
+
+def back_of(box, boxes):
+    """What came back of a box, and how far its edges have moved in pixels; None and 0 if nothing did."""
+    moves = [max(abs(a - b) for a, b in zip(box.xyxy, other.xyxy)) for other in boxes]
+    if not moves or min(moves) > FAR:
+        return None, 0
+    return boxes[moves.index(min(moves))], min(moves)
+
+
+def panel(before, after):
+    """A part of a page with the boxes that came back, and with what became of the others."""
+    from redaction_serde.visual import LOST, PALETTE, Picture, draw_box, draw_page
+
+    figure = Picture(2.4, 1.78, dpi=290)
+    ax = figure.add_axes((0, 0, 1, 1))
+    draw_page(ax, before)
+    ax.set(xlim=(75, 885), ylim=(957, 357))  # all its redactions, and the edge of the paper
+    for box in before.detection.bboxes:
+        back, moved = back_of(box, after.detection.bboxes)
+        if back is None:
+            draw_box(ax, box, edgecolor=LOST, linewidth=1.6, linestyle=(0, (3, 2)))
+            say(ax, box, 'lost')
+        elif moved > 1:
+            draw_box(ax, back, edgecolor=LOST, linewidth=1.6)
+            say(ax, back, f'cut by {moved:.0f} px')
+        else:
+            draw_box(ax, back, edgecolor=PALETTE[0], linewidth=1.6)
+    return figure
+
+
+def say(ax, box, text):
+    """Write into the middle of a box what became of it."""
+    from redaction_serde.visual import LOST
+
+    x, y = (box.xmin + box.xmax) / 2, (box.ymin + box.ymax) / 2
+    frame = dict(facecolor=LOST, edgecolor='none', pad=1.5)
+    ax.text(x, y, text, fontsize=8.5, fontweight='bold', color='white', ha='center', va='center', bbox=frame)
+
+
+def came_back(folder):
+    """Redactions of a page as they were written, and as two ways bring them back; collections by the names of the pictures."""
+    import redaction_serde as rs
+    from redaction_serde.article_way import article_dumps, article_loads
+    from redaction_serde.lessons.pages import make_documents
+
+    annotations = make_documents(folder, n_pages=1, seed=0)
+    everything = rs.parse_coco(str(annotations), str(annotations.parent / 'images'))
+    pages = rs.filter_objects(everything, lambda record, k: record.detection.labels[k] == 'redaction')
+    backwards = pages[0].detection.bboxes[2]  # a black paragraph
+    backwards.xmin, backwards.xmax = backwards.xmax, backwards.xmin  # drawn from right to left
+    return {
+        'written': pages,
+        'careless': article_loads(article_dumps(pages)),
+        'ours': rs.loads(rs.dumps(pages)),
+    }
+
+
+def pictures():
+    """The front page's: what came back of the redactions of a page. Each under 150 kB."""
     import io
     import tempfile
     from PIL import Image
-    from redaction_serde.lessons.pages import make_documents
-    from redaction_serde.records import parse_coco
-    from redaction_serde.records import dumps, loads
-    from redaction_serde.visual import png, visual_check
+    from redaction_serde.visual import png
 
     with tempfile.TemporaryDirectory() as folder:
-        annotations = make_documents(folder, n_pages=10, seed=0)
-        pages = parse_coco(str(annotations), str(annotations.parent / 'images'))
-        image = Image.open(io.BytesIO(png(visual_check(pages, loads(dumps(pages)), n=3), dpi=105)))
-    target = NBS / 'images' / 'visual-check.png'
-    target.parent.mkdir(exist_ok=True)
-    image.convert('RGB').quantize(40).save(target, optimize=True)
-    print(f'{target.relative_to(ROOT)}: {target.stat().st_size} bytes')
+        found = came_back(folder)
+        for name, after in found.items():
+            image = Image.open(io.BytesIO(png(panel(found['written'][0], after[0]))))
+            target = NBS / 'images' / f'{name}.png'
+            target.parent.mkdir(exist_ok=True)
+            image.convert('RGB').quantize(40).save(target, optimize=True)
+            print(f'{target.relative_to(ROOT)}: {target.stat().st_size} bytes')
 
 
 def main():
     if '--picture' in sys.argv:
-        return picture()
+        return pictures()
     target, wanted = ROOT / 'README.md', readme()
     if '--check' not in sys.argv:
         return target.write_text(wanted, encoding='utf-8')

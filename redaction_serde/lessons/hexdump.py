@@ -71,16 +71,16 @@ def _value(data, span):
     return text if len(text) <= 48 else f'{text[:40]}… ({len(text)} characters)'
 
 # %% ../../nbs/build/42_hexdump.ipynb #41dd4507
-def _rows(dump, draw):
-    "Lines of the dump. `draw(text, i)` renders text that belongs to span `i`, or to none if `i` is None."
-    for start in range(0, dump.shown, dump.width):
-        row = range(start, min(start + dump.width, dump.shown))
+def _rows(dump, draw, width):
+    "Lines of the dump, of `width` bytes. `draw(text, i)` renders text that belongs to span `i`, or to none if `i` is None."
+    for start in range(0, dump.shown, width):
+        row = range(start, min(start + width, dump.shown))
         runs = [
             (i, dump.data[places[0] : places[-1] + 1])
             for i, group in groupby(row, dump.owner.__getitem__)
             for places in [list(group)]
         ]
-        digits = ' '.join(draw(b.hex(' '), i) for i, b in runs) + '   ' * (dump.width - len(row))
+        digits = ' '.join(draw(b.hex(' '), i) for i, b in runs) + '   ' * (width - len(row))
         chars = ''.join(draw(''.join(chr(c) if 32 <= c < 127 else '.' for c in b), i) for i, b in runs)
         yield f'{start:04}  {digits}  {chars}'
         if all(i is None for i, _ in runs):
@@ -104,7 +104,7 @@ def _legend(dump):
 
 # %% ../../nbs/build/42_hexdump.ipynb #77a5ab35
 def _as_text(dump):
-    lines = [dump.heading, *(line.rstrip() for line in _rows(dump, lambda text, i: text))]
+    lines = [dump.heading, *(line.rstrip() for line in _rows(dump, lambda text, i: text, dump.width))]
     if not dump.spans:
         return '\n'.join(lines)
     legend = [('', 'label', 'bytes', 'value'), *_legend(dump)]
@@ -116,15 +116,31 @@ _BOX = 'style="overflow-x:auto;max-width:100%;margin:.4em 0"'
 _PRE = 'style="white-space:pre;margin:0;padding:0;border:0;background:transparent;color:inherit;font-family:monospace;font-size:13px;line-height:1.35;overflow:visible"'
 _CELL = 'style="text-align:left;padding:.1em 1em .1em 0;font-family:monospace"'
 _NBSP = chr(160)  # a space that HTML does not swallow
+_NARROW = 8  # bytes in a row where there is no room for more
+_STYLE = """<style>
+.rs-hexdump {container-type: inline-size}
+@container (max-width: 555px) {.rs-hexdump .wide {display: none} .rs-hexdump .narrow[hidden] {display: block !important}}
+</style>"""
 
 
 def _as_html(dump):
+    parts = [f'<div class="rs-hexdump"><div><strong>{escape(dump.heading)}</strong></div>']
+    if dump.width > _NARROW:
+        parts += [_STYLE, _box(dump, dump.width, 'class="wide"'), _box(dump, _NARROW, 'class="narrow" hidden')]
+    else:
+        parts.append(_box(dump, dump.width, ''))
+    if dump.spans:
+        parts.append(_table(dump))
+    return ''.join([*parts, '</div>'])
+
+
+def _box(dump, width, attributes):
+    "The dump with so many bytes in a row."
     name = escape(dump.heading)
-    rows = '\n'.join(_rows(dump, lambda text, i: escape(text) if i is None else _paint(text, dump.spans[i], i)))
+    rows = '\n'.join(_rows(dump, lambda text, i: escape(text) if i is None else _paint(text, dump.spans[i], i), width))
     role = ' role="img" aria-label="Hex dump; the table that follows lists its spans"' if dump.spans else ''
     return (
-        f'<div><div><strong>{name}</strong></div><div {_BOX} role="region" tabindex="0" aria-label="{name}"><pre {_PRE}{role}>{rows}</pre></div>'
-        f'{_table(dump) if dump.spans else ""}</div>'
+        f'<div {attributes} {_BOX} role="region" tabindex="0" aria-label="{name}"><pre {_PRE}{role}>{rows}</pre></div>'
     )
 
 

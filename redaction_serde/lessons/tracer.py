@@ -111,7 +111,8 @@ class Step(NamedTuple):
     note: str  # what it imports or calls, or what is wrong
 
 
-_CALLS = {'REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ', 'INST'}
+# opcode -> which method of the thing it calls
+_CALLS = {'REDUCE': '', 'OBJ': '', 'INST': '', 'NEWOBJ': '.__new__', 'NEWOBJ_EX': '.__new__'}
 _STACK, _PLACES = 5, 3  # things on the stack and places of the memo that a step shows
 
 
@@ -124,7 +125,7 @@ def _note(name, arg, machine):
         module, attribute, why = machine.found
         notes.append(f'imports {sketch(Made("global", module, attribute))}' + (f': {why}' if why else ''))
     if name in _CALLS:
-        notes.append(f'calls {sketch(machine.called)}')
+        notes.append(f'calls {sketch(machine.called)}{_CALLS[name]}')
     if name == 'BUILD':
         notes.append('sets its state')
     if name == 'STOP':
@@ -203,11 +204,12 @@ _CODE = 'color:inherit;background:none;font-size:1em'
 _STYLE = '''<style>
 .pickle-trace { border-collapse: collapse; font-size: .85em; margin: 0; color: inherit; width: 100% }
 .pickle-trace th, .pickle-trace td { text-align: left; vertical-align: top; padding: 3px 8px; white-space: normal }
-.pickle-trace th, .pickle-trace td { border: 0 !important; overflow-wrap: anywhere }
+.pickle-trace th, .pickle-trace td { border: 0 !important; overflow-wrap: break-word }
+.pickle-trace td { overflow-wrap: anywhere }
 .pickle-trace tr { border-bottom: 1px solid rgba(128, 128, 128, .35); background: none !important }
 @media (max-width: 600px) {
   .pickle-trace thead { position: absolute; left: -999em }
-  .pickle-trace tr { display: grid; grid-template-columns: 2.4em 1fr; padding: 3px 0 }
+  .pickle-trace tr { display: grid; grid-template-columns: 2.4em minmax(0, 1fr); padding: 3px 0 }
   .pickle-trace td, .pickle-trace th { padding: 1px 4px }
   .pickle-trace td:nth-child(n+3) { grid-column: 2 }
   .pickle-trace td:empty { display: none }

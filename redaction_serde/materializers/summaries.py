@@ -327,10 +327,8 @@ def sheet_png(
 def _try_sheet(records: list, summary: Summary, left_out: int) -> Any:
     "A contact sheet as PNG; None if one of the records cannot be drawn."
     try:
-        figure = contact_sheet(records, n=PAGES_SHOWN)
         more = f', {left_out} that cannot be drawn' if left_out else ''
-        if records or left_out:
-            figure.suptitle(f'{len(records)} of {summary.records:,} pages, {summary.boxes:,} boxes{more}', fontsize=10)
+        figure = contact_sheet(records, n=PAGES_SHOWN, whole=(summary.records, summary.boxes), more=more)
         return _small_png(figure)
     except Exception:  # the classes of what a record holds may be anyone's
         return None

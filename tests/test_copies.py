@@ -1,0 +1,155 @@
+"""The copies that `make lab` and JupyterLite open: for readers, and never taken from them."""
+
+import json
+
+import copies
+import nbformat
+import pytest
+from notebooks import NBS, notebooks
+
+NOTEBOOKS = notebooks()
+
+
+def made(*sources, **metadata):
+    cells = [nbformat.v4.new_code_cell(source, metadata=metadata) for source in sources]
+    return copies.reader_copy(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# T'), *cells])).cells
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_a_copy_is_for_its_reader(name):
+    source = nbformat.read(NOTEBOOKS[name], 4)
+    copy = copies.reader_copy(source)
+    code = [c for c in copy.cells if c.cell_type == 'code']
+    assert copy.cells[0].source.startswith('# ')
+    assert not [c.source for c in code if '#|' in c.source or '\nnbdev.nbdev_export()' in c.source]
+    assert set(copy.metadata) == {'kernelspec', 'language_info'}
+    for cell in code:
+        label = cell.source.partition('\n')[0]
+        folds = cell.metadata.get('jupyter', {})
+        assert bool(folds.get('source_hidden')) == (label[2:] in copies.LABELS), cell.source
+        assert label != '# Solution' or folds['outputs_hidden']
+    prose = [c for c in source.cells if c.cell_type != 'code']
+    assert [c for c in copy.cells if c.cell_type != 'code'] == prose
+    assert nbformat.read(NOTEBOOKS[name], 4) == source  # which is still as it was
+
+
+def test_imports_are_one_fold():
+    first = '#| default_exp a.b', '#| export\nimport os', 'import sys', '#| hide\nfrom a import test_eq'
+    prepare, shown, late = '#| export\n_ = prepare_icevision()\nimport icevision', 'x = 1', 'import torch'
+    fold, code, last = made(*first, prepare, shown, late)[1:]
+    lines = ['# Imports', 'import os', 'import sys', 'from a import test_eq', '_ = prepare_icevision()']
+    assert fold.source.split('\n') == [*lines, 'import icevision'] and fold.metadata.jupyter == copies.FOLDED
+    assert (code.source, last.source) == ('x = 1', 'import torch') and not code.metadata and not last.metadata
+
+
+@pytest.mark.parametrize(
+    'source, expected, folds',
+    [
+        ('#| export\ndef f(): ...', 'def f(): ...', {}),
+        ('#| hide\ntest_eq(1, 1)', '# Check\ntest_eq(1, 1)', copies.FOLDED),
+        ('#| hide\nfolder = 1', '# Set-up\nfolder = 1', copies.FOLDED),
+        ('with as_in_the_text:\n    pass', '# Check\nwith as_in_the_text:\n    pass', copies.FOLDED),
+        ('#| code-fold: true\n#| code-summary: "S"\nx = 1', '# Solution\nx = 1', copies.ALL_FOLDED),
+        (
+            '#| hide\nfolder.cleanup()\nimport nbdev\n\nnbdev.nbdev_export()',
+            '# Set-up\nfolder.cleanup()',
+            copies.FOLDED,
+        ),
+    ],
+)
+def test_a_cell(source, expected, folds):
+    cell = made('x = 0', source)[2]
+    assert (cell.source, cell.metadata.get('jupyter', {})) == (expected, folds)
+
+
+def test_exports_are_dropped():
+    assert len(made('#| hide\nimport nbdev\n\nnbdev.nbdev_export()', '#| default_exp a')) == 1
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """Two notebooks, a page and a hidden file."""
+    monkeypatch.setenv('JUPYTER_DATA_DIR', str(tmp_path / 'data'))
+    folder = tmp_path / 'nbs'
+    for name in ('index.ipynb', 'learn/01_a.ipynb'):
+        put(folder / name, 'print(1)')
+    (folder / 'cards.md').write_text('cards')
+    (folder / '_draft.md').touch()
+    return folder
+
+
+def put(path, source):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    cells = [nbformat.v4.new_markdown_cell('# T', id='a'), nbformat.v4.new_code_cell(source, id='b')]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def edit(path, source):
+    nb = nbformat.read(path, 4)
+    nb.cells[1].source = source
+    nbformat.write(nb, path)
+
+
+def code(path):
+    return nbformat.read(path, 4).cells[1].source
+
+
+def test_what_a_reader_has_changed_is_kept(sources, tmp_path):
+    lab = tmp_path / 'lab'
+    lesson = lab / 'learn' / '01_a.ipynb'
+    assert copies.make(lab, sources) == {} and sorted(p.name for p in lab.rglob('*.*')) == [
+        '.made.json',
+        '01_a.ipynb',
+        'cards.md',
+        'index.ipynb',
+    ]
+    edit(lesson, 'mine')
+    assert copies.make(lab, sources) == {} and code(lesson) == 'mine'  # the source is as it was
+    put(sources / 'learn' / '01_a.ipynb', 'print(2)')
+    put(sources / 'index.ipynb', 'print(2)')
+    kept = copies.make(lab, sources)
+    assert list(kept) == ['learn/01_a.ipynb'] and code(kept['learn/01_a.ipynb']) == 'mine'
+    assert code(lesson) == code(lab / 'index.ipynb') == 'print(2)'
+    edit(lesson, 'mine again')
+    put(sources / 'learn' / '01_a.ipynb', 'print(3)')
+    again = copies.make(lab, sources)
+    assert code(again['learn/01_a.ipynb']) == 'mine again' and code(kept['learn/01_a.ipynb']) == 'mine'
+
+
+def test_what_a_reader_has_only_run_makes_way(sources, tmp_path):
+    lab = tmp_path / 'lab'
+    copies.make(lab, sources)
+    nb = nbformat.read(lab / 'index.ipynb', 4)
+    nb.cells[1].outputs = [nbformat.v4.new_output('stream', text='1\n')]
+    nb.cells[1].execution_count = 1
+    nbformat.write(nb, lab / 'index.ipynb')
+    put(sources / 'index.ipynb', 'print(2)')
+    assert copies.make(lab, sources) == {} and code(lab / 'index.ipynb') == 'print(2)'
+
+
+def test_what_was_there_before_is_kept(sources, tmp_path):
+    lab = tmp_path / 'lab'
+    put(lab / 'index.ipynb', 'mine')
+    (lab / 'cards.md').write_text('my cards')
+    kept = copies.make(lab, sources)
+    assert code(kept['index.ipynb']) == 'mine' and kept['cards.md'].read_text() == 'my cards'
+
+
+def test_a_broken_copy_is_kept(sources, tmp_path):
+    lab = tmp_path / 'lab'
+    copies.make(lab, sources)
+    (lab / 'index.ipynb').write_text('no notebook')
+    (lab / '.made.json').write_text(json.dumps({}))
+    assert copies.make(lab, sources)['index.ipynb'].read_text() == 'no notebook'
+
+
+def test_a_lesson_that_was_thrown_away_comes_back(sources, tmp_path):
+    lab = tmp_path / 'lab'
+    copies.make(lab, sources)
+    (lab / 'index.ipynb').unlink()
+    copies.make(lab, sources)
+    assert code(lab / 'index.ipynb') == 'print(1)'
+
+
+def test_copies_lie_as_deep_as_their_sources():
+    assert copies.LAB.parent == NBS.parent
