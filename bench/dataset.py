@@ -28,6 +28,7 @@ READS = 200  # records that are read one by one, from anywhere
 LARGE = """
 import sys, duckdb
 connection = duckdb.connect(config={'threads': 1, 'memory_limit': '300MB'})
+connection.sql('SET enable_progress_bar = false')  # it would go to standard output
 files = f"'{sys.argv[1]}/shards/*.parquet'"
 query = f'SELECT count(*) FROM (SELECT unnest(area) AS area FROM {files}) WHERE area > 20000'
 print(connection.sql(query).fetchall()[0][0])

@@ -163,23 +163,25 @@ def _called(function: Callable, shard: Any) -> Any:
     try:
         found = function(shard)
         return list(found) if isinstance(found, Iterating) else found
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         place = traceback.extract_tb(e.__traceback__)[-1]
         where = f'{place.filename}, line {place.lineno}'
         raise SerdeError(f'the function raised {type(e).__name__}: {printable(e, 300)} ({where})') from e
 
 
+@guarded
+def _result(task: _Task, function: Callable) -> Any:
+    "A list of `Shard`s, or the function's value."
+    shape = _SHAPES[task.takes](task.stored)
+    if task.draft is None:
+        return _called(function, shape.given())
+    return task.draft.make(Part(task.source, lambda: shape.written(_called(function, shape.given()))))
+
+
 def _done(task: _Task, function: Callable) -> Any:
-    "Do a task: a list of `Shard`s, or the function's value. Raises `SerdeError`, which names the shard, or OSError."
+    "Do a task. Raises `SerdeError`, which names the shard, or OSError."
     with found_in(task.label):
-        shape = _SHAPES[task.takes](task.stored)
-
-        def result() -> Any:
-            return _called(function, guarded(shape.given)())
-
-        if task.draft is None:
-            return result()
-        return task.draft.make(Part(task.source, lambda: shape.written(result())))
+        return _result(task, function)
 
 # %% ../nbs/build/76_shards.ipynb #12e7a926
 def _sent(thing: Any) -> bytes:
@@ -195,7 +197,7 @@ def _sent(thing: Any) -> bytes:
 
 
 def do_sent(
-    work: bytes,  # a task and a function, as they were sent
+    work: bytes,  # a pickle of a task and a function, which this library has made; never data
     label: str,  # what to call the shard in errors
 ) -> bytes:  # the result, to be sent back
     "Do a task in another process. Raises `SerdeError`, or OSError; never what cannot be sent back."
@@ -263,8 +265,12 @@ _LOOK = 2.0  # seconds between two looks at the cluster
 
 def _check_workers(client: Any, wait: float) -> None:
     "Raises `SerdeError` unless workers have come, and have this library."
-    from distributed import TimeoutError
-
+    try:
+        from distributed import Client, TimeoutError
+    except ImportError:
+        raise SerdeError("client= needs Dask: pip install 'redaction_serde[dask]'") from None
+    if not isinstance(client, Client) or client.asynchronous:
+        raise SerdeError(f'expected client= to be a distributed.Client that waits, found {type(client).__name__}')
     try:
         client.wait_for_workers(1, timeout=wait)
     except TimeoutError:
@@ -286,9 +292,13 @@ class _Watch:
 
     def look(self) -> None:
         "Raises `SerdeError` if there is no scheduler, or has been no worker for too long."
-        if self.client.status != 'running':
+        try:
+            workers = self.client.nthreads() if self.client.status == 'running' else None
+        except OSError:
+            workers = None
+        if workers is None:
             raise SerdeError(f'the scheduler is gone. {_KEPT} with a client of another cluster')
-        if self.client.nthreads():
+        if workers:
             self.seen = time.monotonic()
         elif time.monotonic() - self.seen > self.wait:
             raise SerdeError(f'there has been no worker for {self.wait} seconds. {_KEPT} when there are some')
@@ -302,6 +312,8 @@ def _gathered(future: Any, task: _Task, watch: _Watch) -> Any:
         try:
             return pickle.loads(future.result(timeout=_LOOK))
         except TimeoutError:
+            if future.status == 'error':
+                raise  # the task's own: a disk that does not answer
             watch.look()
         except KilledWorker as e:
             message = 'several workers died, one after the other, while this shard was running or queued there'
@@ -310,7 +322,10 @@ def _gathered(future: Any, task: _Task, watch: _Watch) -> Any:
         except CancelledError as e:
             watch.look()
             raise SerdeError(f'somebody has cancelled this. {_KEPT}', task.label) from e
-        except (SerdeError, OSError):
+        except SerdeError:
+            raise
+        except OSError:
+            watch.look()
             raise
         except Exception as e:
             raise SerdeError(f'{type(e).__name__}: {printable(e, 300)}', task.label) from e
@@ -319,7 +334,8 @@ def _gathered(future: Any, task: _Task, watch: _Watch) -> Any:
 def _on_cluster(tasks: Iterable, function: Callable, client: Any, wait: float) -> Iterator[tuple]:
     "Number and result of each task, in their order."
     _check_workers(client, wait)
-    watch, run, futures = _Watch(client, wait), uuid.uuid4().hex[:8], deque()
+    watch, run = _Watch(client, wait), uuid.uuid4().hex[:8]
+    futures: deque = deque()
     try:
         for task in tasks:
             options = dict(key=f'redaction-{run}-{task.number}', pure=False)
@@ -381,13 +397,11 @@ def map_shards(
         raise SerdeError(f'expected version= to be a text, found {printable(repr(version), 60)}')
     stored, draft = _checked(dataset, takes, processes, client), dataset.draft(out)
     sources = [_source(shard, takes, version) for shard in stored]
-    numbers = {
-        source: number for number, source in reversed(list(enumerate(sources)))
-    }  # of two that are equal, the first
-    tasks = [_Task(number, stored[number], takes, draft, source) for source, number in numbers.items()]
-    tasks.sort(key=lambda task: task.number)
-    made = _results(tasks, function, processes, client, wait, progress)
-    shards = list(chain.from_iterable(made[numbers[source]] for source in sources))
+    tasks: dict = {}  # of shards that are equal, the first
+    for number, (shard, source) in enumerate(zip(stored, sources)):
+        tasks.setdefault(source, _Task(number, shard, takes, draft, source))
+    made = _results(list(tasks.values()), function, processes, client, wait, progress)
+    shards = list(chain.from_iterable(made[tasks[source].number] for source in sources))
     draft.finish(shards)
     return sum(shard.records for shard in shards)
 

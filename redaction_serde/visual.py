@@ -230,8 +230,8 @@ def add_legend(
     if not handles:
         return
     handles, texts = handles[:_LEGEND], [printable(text, 40) for text in texts[:_LEGEND]]
-    fontsize = fontsize or getattr(figure, 'points', 9)
-    fit = _letters(figure.get_figwidth(), fontsize) // (max(map(len, texts)) + 6)  # a line takes six letters, too
+    points = getattr(figure, 'points', 9) if fontsize is None else fontsize
+    fit = _letters(figure.get_figwidth(), points) // (max(map(len, texts)) + 6)  # a line takes six letters, too
     placeholders = [' '] * len(handles)  # matplotlib leaves out labels that begin with an underscore
     legend = figure.legend(
         handles,
@@ -239,7 +239,7 @@ def add_legend(
         loc='outside lower center',
         ncols=max(1, min(4, fit)),
         frameon=False,
-        fontsize=fontsize,
+        fontsize=points,
     )
     for label, text in zip(legend.get_texts(), texts):
         label.set(text=text, parse_math=False)
@@ -286,6 +286,7 @@ class Notes(Artist):
     "Words at boxes of a page: outside of their box, clear of each other, and of the other boxes where there is room."
 
     MOST = 12  # on a page; those that weigh most
+    axes: Any  # of the page
 
     def __init__(
         self,
@@ -336,7 +337,7 @@ class Notes(Artist):
 _GAP = 3  # pixels between a box and its words
 
 
-def _spots(box: Bbox, size: np.ndarray, page: Bbox) -> list:
+def _spots(box: Bbox, size: Sequence[float], page: Bbox) -> list:
     "Places for words around a box and within the page, the nearest first."
     width, height = size
     first, last = page.x0, max(page.x0, page.x1 - width)
@@ -351,7 +352,7 @@ def _spots(box: Bbox, size: np.ndarray, page: Bbox) -> list:
     return [spot for spot in found if page.contains(*spot.min) and page.contains(*spot.max)]
 
 
-def _spot(box: Bbox, size: np.ndarray, page: Bbox, taken: list, boxes: list) -> Optional[Bbox]:
+def _spot(box: Bbox, size: Sequence[float], page: Bbox, taken: list, boxes: list) -> Optional[Bbox]:
     "The place for words at a box that hides least; None if every one is taken."
     free = [spot for spot in _spots(box, size, page) if not _hidden(spot, [box, *taken])]
     return min(free, key=lambda spot: _hidden(spot, boxes) + spot.height * _apart(spot, box), default=None)
@@ -674,7 +675,7 @@ th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px so
 th { white-space: nowrap } td { overflow-wrap: anywhere; min-width: 8.5rem } td.n, th.n { text-align: right; min-width: 0 }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere }
 @media (max-width: 40rem) {
-  thead { position: absolute; clip-path: inset(50%) }
+  thead { display: none }
   tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
   td, td.n { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; min-width: 0; text-align: right }
   td::before { content: attr(data-label); flex: none; font-weight: 600 }

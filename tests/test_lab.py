@@ -84,6 +84,12 @@ def is_unsaved(page):
     return page.locator('.lm-DockPanel-tabBar .lm-TabBar-tab.lm-mod-current.jp-mod-dirty').count() > 0
 
 
+def assert_answers(page, number, data):
+    """The fields at the top of the lesson on bytes change the bytes below them."""
+    page.get_by_label('xmin').fill(number)
+    assert data in page.locator('[id^=live-box] dl code').first.inner_text()
+
+
 def opened(page, address, title):
     """Open a notebook, and wait until its kernel is idle: one was chosen, and nobody was asked."""
     page.goto(address)
@@ -136,6 +142,7 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
         opened(page, f'{lab}lab/tree/{LESSON}', 'Bytes')
         folds = cells(page, '.jp-NotebookPanel:not(.lm-mod-hidden) .jp-InputPlaceholder')
         assert folds[0].startswith('# Imports') and any(text.startswith('# Check') for text in folds)
+        assert_answers(page, '11', '31 31 2e 30')  # copies are signed, so that what they show is shown whole
         page.click('.lm-MenuBar-item:has-text("Run")')
         page.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
         panel = '.jp-NotebookPanel:not(.lm-mod-hidden)'
@@ -156,6 +163,7 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
         last = page.locator(f'{panel} .jp-OutputArea-output').last
         assert 'unpack requires a buffer of 42 bytes' in last.inner_text()
         before = saved.stat().st_mtime_ns
+        assert_answers(page, '12', '31 32 2e 30')
         page.keyboard.press('Control+s')
         while saved.stat().st_mtime_ns == before and time.monotonic() < deadline:
             page.wait_for_timeout(200)

@@ -179,11 +179,12 @@ def test_finished_shards_are_kept(way, rows, tmp_path):
     assert made >= 2
     noted = partial(work.noted, notes=notes)
     assert rs.map_shards(rows, noted, out, version='1', takes='rows', **way) == 10
-    assert len(list(notes.iterdir())) == 5 - made
+    called = len(list(notes.iterdir()))
+    assert 1 <= called <= 5 - made  # on a cluster some were still running when it raised
     rs.map_shards(rows, noted, out, version='1', takes='rows')
-    assert len(list(notes.iterdir())) == 5 - made
+    assert len(list(notes.iterdir())) == called
     rs.map_shards(rows, noted, out, version='2', takes='rows')
-    assert len(list(notes.iterdir())) == 10 - made
+    assert len(list(notes.iterdir())) == called + 5
 
 
 def test_two_do_the_same_at_once(rows, tmp_path):
