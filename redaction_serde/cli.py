@@ -974,7 +974,7 @@ def dataset_info(
         print(printable(f'{args.folder}: {_dataset_line(dataset)}', 2000))
         shards = list(zip(dataset.paths, dataset.manifest.shards))
     for path, shard in shards[:_SHOWN]:
-        print(f'  {path.name}: {shard.records} records with {shard.boxes} boxes, {shard.bytes} bytes')
+        print(f'  {os.path.basename(path)}: {shard.records} records with {shard.boxes} boxes, {shard.bytes} bytes')
     if len(shards) > _SHOWN:
         print(f'  … and {len(shards) - _SHOWN} more')
     return 0
@@ -1049,6 +1049,8 @@ def query_dataset(
     "Print what DuckDB answers to some SQL over the shards of a data set."
     from redaction_serde.datasets import open_dataset
 
+    if '://' in args.folder:
+        raise UsageError('DuckDB is allowed to read local files only; copy the data set to a folder of this machine')
     if args.rows < 1:
         raise UsageError(f'--rows must be at least 1, not {args.rows}')
     with open_dataset(args.folder, verify='on access' if args.no_verify else 'now') as dataset:
