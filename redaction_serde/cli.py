@@ -1049,6 +1049,8 @@ def query_dataset(
     "Print what DuckDB answers to some SQL over the shards of a data set."
     from redaction_serde.datasets import open_dataset
 
+    if '://' in args.folder:
+        raise UsageError('DuckDB is allowed to read local files only; copy the data set to a folder of this machine')
     if args.rows < 1:
         raise UsageError(f'--rows must be at least 1, not {args.rows}')
     with open_dataset(args.folder, verify='on access' if args.no_verify else 'now') as dataset:

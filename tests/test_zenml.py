@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 from run_notebooks import ROOT, offline
+from zenml import save_artifact
 from zenml.client import Client
 from zenml.enums import StackComponentType, VisualizationType
 
+import redaction_serde as rs
 from redaction_serde import pipelines
 from redaction_serde.boxes import count_boxes
 from redaction_serde.coco.read import read_coco
 from redaction_serde.fidelity import compare
 from redaction_serde.lessons import toys
-from redaction_serde.materializers import RecordCollectionMaterializer
+from redaction_serde.materializers import DatasetMaterializer, RecordCollectionMaterializer
 from redaction_serde.pipelines import BatchMaterializer
 from redaction_serde.errors import DecodeError, SerdeError
 
@@ -282,6 +284,7 @@ ELSEWHERE = '''
 import json, sys
 from redaction_serde.compat import prepare_icevision, prepare_zenml
 prepare_icevision(); prepare_zenml(sys.argv[1])
+from zenml import save_artifact
 from zenml.client import Client
 from redaction_serde.fidelity import compare
 from redaction_serde import read_coco
@@ -321,6 +324,28 @@ def test_another_process_loads_from_s3(on_s3, pages_at):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [version.uri, True]
+
+
+def test_a_data_set_on_s3(on_s3, pages, tmp_path):
+    """Shards go there and come back; a shard that is there is not sent again; one that has changed is refused."""
+    rs.write_dataset(pages, tmp_path / 'set', shard_records=2)
+    dataset = rs.open_dataset(tmp_path / 'set')
+    version = save_artifact(dataset, 'set_on_s3')
+    keys = {f'{version.uri.removeprefix("s3://redactions/")}/shards/{path.name}' for path in dataset.paths}
+    assert len(keys) == 2 and keys <= on_s3.keys()
+    assert compare(pages, pages.new(list(version.load())))
+    materializer = DatasetMaterializer(version.uri)
+    materializer.expected_content_hash = version.content_hash
+    assert materializer.load_item(None, 3).record_id == pages[3].record_id
+    stamps = {key: on_s3.client.head_object(Bucket='redactions', Key=key)['LastModified'] for key in keys}
+    first, second = sorted(keys)
+    with Client().active_stack.artifact_store.open(f's3://redactions/{first}', 'wb') as file:
+        file.write(b'{}')
+    with pytest.raises(SerdeError, match='has changed since it was saved'):
+        version.load()
+    materializer.save(dataset)
+    assert on_s3.client.head_object(Bucket='redactions', Key=second)['LastModified'] == stamps[second]
+    assert compare(pages, pages.new(list(version.load())))
 
 
 def chain(e):
@@ -386,6 +411,7 @@ PIPELINES = '''
 import sys
 from redaction_serde.compat import prepare_icevision, prepare_zenml
 prepare_icevision(); prepare_zenml(sys.argv[1])
+import redaction_serde as rs
 from redaction_serde import pipelines
 from redaction_serde.lessons import toys
 toys.basic_pipeline()

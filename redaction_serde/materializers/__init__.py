@@ -19,6 +19,7 @@ from redaction_serde.materializers.collections import (  # noqa: F401
     item_stream,
     items_of,
 )
+from redaction_serde.materializers.datasets import DatasetMaterializer  # noqa: F401
 from redaction_serde.materializers.detectors import DetectorMaterializer  # noqa: F401
 from redaction_serde.materializers.predictions import PredictionsMaterializer  # noqa: F401
 from redaction_serde.materializers.shards import (  # noqa: F401
