@@ -12,7 +12,7 @@ PARTS = ('learn', 'build', 'compare', 'reference')
 
 def test_none_is_overlooked():
     parts = [part_of(name) for name in NOTEBOOKS]
-    assert len(NOTEBOOKS) == 105 and set(parts) == {'', *PARTS}
+    assert len(NOTEBOOKS) == 107 and set(parts) == {'', *PARTS}
     assert [name for name in NOTEBOOKS if not part_of(name)] == ['index.ipynb']
 
 
