@@ -556,7 +556,7 @@ def test_the_base_serves_all(folder):
         for x in vars(materializers).values()
         if isinstance(x, type) and hasattr(x, 'ASSOCIATED_TYPES') and x is not StoredMaterializer
     }
-    assert len(found) == 3
+    assert len(found) == 4
     for cls in found:
         assert issubclass(cls, StoredMaterializer)
         for name in ('_read', '_write', '_bounded', '_asked', 'compute_content_hash', '_hash_of'):
