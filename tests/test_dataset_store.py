@@ -467,7 +467,7 @@ def test_the_command_line_takes_a_url(capsys):
             assert cli.main(['dataset', command, URL]) == 0
             assert 'faulty://set: 9 records' in capsys.readouterr().out
     assert cli.main(['dataset', 'query', URL, 'SELECT 1']) != 0
-    assert 'copy the data set here first' in capsys.readouterr().err
+    assert 'copy the data set to a folder of this machine' in capsys.readouterr().err
 
 
 def test_there_is_nothing_there():

@@ -1,5 +1,7 @@
 """Every notebook, as its readers meet it: once, in a real Jupyter kernel, without a network."""
 
+import re
+
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
@@ -37,6 +39,8 @@ def test_lessons_export_nothing():
 def test_names_of_files_are_unique():
     stems = [path.stem for path in NOTEBOOKS.values()]
     assert sorted(stems) == sorted(set(stems))
+    pages = [re.sub(r'(^|/)\d+[a-z]?_', r'\1', name) for name in NOTEBOOKS]  # they have no numbers
+    assert sorted(pages) == sorted(set(pages))
 
 
 def test_what_is_hidden_is_no_notebook(tmp_path):

@@ -357,12 +357,13 @@ LONG = 20  # letters of a name that may go on in the next line
 
 
 def breakable(text):
-    """Long names in code with the places where they may go on in the next line: between their words, and nowhere else."""
+    """Long names, in code or of modules, with the places where they may go on in the next line: between their words, and nowhere else."""
 
     def one(match):
         return re.sub(r'(?<=[A-Za-z0-9\])])([._/(=,])(?=[A-Za-z])|([a-z])(?=[A-Z])', r'\1\2<wbr>', match[0])
 
-    return re.sub(rf'(?<=<span class="pre">)[^<]{{{LONG},}}', one, text)
+    module = r'(?<=[ >])(?=redaction_serde\.[a-z_.]+</(?:a|h1)>)'
+    return re.sub(rf'(?:(?<=<span class="pre">)|{module})[^<]{{{LONG},}}', one, text)
 
 
 def embedded(text, folder, prefix):
