@@ -1480,7 +1480,9 @@ def test_the_numbers_of_the_demo(tmp_path):
     ours, article = compare(c, loads(dumps(c))), compare(c, article_loads(article_dumps(c)))
     others = sum('.bboxes[' not in d.path for d in article.differences)
     assert ours and (ours.boxes, ours.boxes_identical) == (211, 211)
-    assert (article.boxes, article.boxes_identical, f'{article.largest_px:.3g}', others) == (211, 0, '14.5', 199)
+    assert (article.boxes, article.boxes_identical, f'{article.largest_px:.3g}') == (211, 0, '14.5')
+    # from 3.12 on, `sum` adds floats more exactly: one area of a polygon is a whole number there, and survives rounding
+    assert others == (199 if sys.version_info < (3, 12) else 198)
 
 
 def test_old_names_are_still_there():
