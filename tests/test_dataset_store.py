@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import shard_work as work
-from test_dataset import edited_text, numbered, page
+from test_dataset import check_that_the_second_writer_is_told, edited_text, numbered, page
 from test_faults import in_child
 from test_opened import same
 from test_round_trip import alike
@@ -266,23 +266,7 @@ def test_a_record_that_cannot_be_fetched_names_its_shard():
 
 
 def test_the_second_of_two_writers_is_told():
-    rs.write_dataset(numbered(3), URL)
-    first, second = rs.open_dataset(URL), rs.open_dataset(URL)
-
-    def while_the_other_writes():
-        yield page(10)
-        first.append([page(11)])
-
-    for change in (
-        lambda: second.append(while_the_other_writes()),
-        lambda: second.append(pytest.fail('it is known before a record is asked for') for _ in range(1)),
-        lambda: second.remove([0]),
-    ):
-        with pytest.raises(SerdeError, match='another writer has changed.*faulty://set/manifest.json'):
-            change()
-    with pytest.raises(SerdeError, match='another writer has changed'):
-        rs.write_dataset(while_the_other_writes(), URL)
-    assert ids() == [0, 1, 2, 11, 11]
+    check_that_the_second_writer_is_told(URL)
 
 
 @pytest.mark.parametrize('begun', [True, False], ids=['another manifest', 'the first'])
