@@ -15,7 +15,17 @@ from typing import Any, ClassVar, Optional
 
 from zenml.enums import ArtifactType, VisualizationType
 
-from ..datasets import Manifest, OpenedDataset, Shard, manifest_text, open_dataset, read_manifest
+from redaction_serde.datasets import (
+    MANIFEST,
+    SHARDS,
+    Manifest,
+    OpenedDataset,
+    Shard,
+    manifest_text,
+    name_of_shard,
+    open_dataset,
+    read_manifest,
+)
 from ..errors import DecodeError
 from ..files import PathLike, make_folder, write_file
 from .base import REMEDY, StoredMaterializer, changed, sha256_of
@@ -24,21 +34,11 @@ from .summaries import Summary, bar_table, most_frequent, sheet_png, spread, sum
 from ..records.build import ImagesWarning, build_collection
 from ..records.verbs import guarded
 from ..visual import html_page, html_table
-from ..wire.registry import GZIP, is_zipped, wire_named
 
 # %% ../../nbs/build/78_dataset_artifacts.ipynb #06601abf
 from icevision.data import RecordCollection
 
 # %% ../../nbs/build/78_dataset_artifacts.ipynb #4576425f
-_MANIFEST, _SHARDS = 'manifest.json', 'shards'
-
-
-def _name(manifest: Manifest, shard: Shard) -> str:
-    "Where a shard is in the folder of a data set."
-    zipped = GZIP if is_zipped(manifest.wire) else ''
-    return f'{_SHARDS}/{shard.sha256}{wire_named(manifest.wire).suffix}{zipped}'
-
-
 def _text_of(dataset: OpenedDataset) -> bytes:
     "The manifest of a data set."
     return manifest_text(dataset.manifest.wire, dataset.manifest.shards)
@@ -57,11 +57,11 @@ class DatasetMaterializer(StoredMaterializer):
         "Write what is not there already, the manifest last. Raises `DecodeError` for a damaged shard, `SerdeError` for a store that fails."
         self._saved = None
         text = _text_of(data)
-        place = self._path(_SHARDS)
+        place = self._path(SHARDS)
         self._asked(lambda: self.artifact_store.makedirs(place), place)
         for path, shard in zip(data.paths, data.manifest.shards):
-            self._keep(path, _name(data.manifest, shard), shard)
-        self._write(_MANIFEST, text)
+            self._keep(path, name_of_shard(shard, data.manifest.wire), shard)
+        self._write(MANIFEST, text)
         self._saved = data, sha256_of(text)
 
     @guarded
@@ -70,11 +70,11 @@ class DatasetMaterializer(StoredMaterializer):
         text, manifest = self._manifest()
         with self.get_temporary_directory(delete_at_exit=False) as folder:
             place = Path(folder)
-        make_folder(place / _SHARDS)
-        for name, shard in {_name(manifest, shard): shard for shard in manifest.shards}.items():
+        make_folder(place / SHARDS)
+        for name, shard in {name_of_shard(shard, manifest.wire): shard for shard in manifest.shards}.items():
             if not self._linked(name, place / name):
                 write_file(place / name, self._shard(name, shard))
-        write_file(place / _MANIFEST, text)
+        write_file(place / MANIFEST, text)
         return open_dataset(place, self.ROOT, images_dir=self.IMAGES_DIR, limits=self.LIMITS)
 
     def get_item_count(self, data: OpenedDataset) -> int:
@@ -90,7 +90,7 @@ class DatasetMaterializer(StoredMaterializer):
             raise IndexError(f'item {index} is not in the artifact')
         k = bisect_right(ends, index)
         shard = manifest.shards[k]
-        content = self._shard(_name(manifest, shard), shard)
+        content = self._shard(name_of_shard(shard, manifest.wire), shard)
         stream = item_stream(content, index - ends[k] + shard.records, self.LIMITS)
         return items_of(build_collection(stream, self.ROOT, (), self.IMAGES_DIR, self.LIMITS))[0]
 
@@ -133,9 +133,9 @@ class DatasetMaterializer(StoredMaterializer):
     def _manifest(self) -> tuple[bytes, Manifest]:
         "The manifest, as it is written and as it is read."
         try:
-            text = self._read(_MANIFEST, self._known_hash)
+            text = self._read(MANIFEST, self._known_hash)
         except FileNotFoundError:
-            raise DecodeError(f'the artifact is gone: expected {_MANIFEST}. {REMEDY}', self.uri) from None
+            raise DecodeError(f'the artifact is gone: expected {MANIFEST}. {REMEDY}', self.uri) from None
         return text, read_manifest(text, self.LIMITS)
 
     def _shard(self, name: str, shard: Shard) -> bytes:
