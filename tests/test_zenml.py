@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import processes
 import pytest
 from run_notebooks import ROOT, offline
 from zenml import save_artifact
@@ -316,12 +317,7 @@ def test_another_process_loads_from_s3(on_s3, pages_at):
     assert {v.type for v in found} == {VisualizationType.IMAGE, VisualizationType.HTML}
     for v in found:
         assert v.value[:4] == b'\x89PNG' if v.type == VisualizationType.IMAGE else '<html' in v.value
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', ELSEWHERE, os.environ['ZENML_CONFIG_PATH'], str(version.id), *pages_at],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    done = processes.run('-c', ELSEWHERE, os.environ['ZENML_CONFIG_PATH'], version.id, *pages_at, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [version.uri, True]
 
