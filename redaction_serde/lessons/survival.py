@@ -392,11 +392,11 @@ _STYLE = """
 .rs-survival {container-type: inline-size; margin: .6rem 0}
 .rs-survival .box {--rs-names: 17rem}
 .rs-survival .box {overflow: auto; max-height: min(85vh, 56rem); border: 1px solid rgba(128, 128, 128, .5)}
-.rs-survival .box table.rs {border-collapse: separate; border-spacing: 1px; margin: 0; font-size: 13px; width: calc(var(--rs-names) + var(--rs-ways) * 2.4em); display: table; table-layout: fixed}
-.rs-survival table.rs tr :is(th, td) {padding: 1px 3px; line-height: 1.5; text-align: center; vertical-align: middle; border: 0; white-space: nowrap; min-width: 0; width: 2.4em; box-sizing: border-box; font-weight: normal; background: var(--rs-page)}
-.rs-survival table.rs thead th {position: sticky; top: 0; z-index: 2; vertical-align: bottom; padding: 5px 3px 1px}
+.rs-survival .box table.rs {border-collapse: separate; border-spacing: 1px; margin: 0; font-size: 13px; width: calc(var(--rs-names) + var(--rs-ways) * 2.1em); display: table; table-layout: fixed}
+.rs-survival table.rs tr :is(th, td) {padding: 1px; line-height: 1.5; text-align: center; vertical-align: middle; border: 0; white-space: nowrap; min-width: 0; width: 2.1em; box-sizing: border-box; font-weight: normal; background: var(--rs-page)}
+.rs-survival table.rs thead th {position: sticky; top: 0; z-index: 2; vertical-align: bottom; padding: 5px 1px 1px}
 .rs-survival thead span {writing-mode: vertical-rl; transform: rotate(180deg)}
-.rs-survival table.rs tr > :is(th, td):first-child {position: sticky; left: 0; z-index: 1; text-align: left; width: var(--rs-names); overflow: hidden; text-overflow: ellipsis}
+.rs-survival table.rs tr > :is(th, td):first-child {position: sticky; left: 0; z-index: 1; text-align: left; padding-left: 4px; width: var(--rs-names); overflow: hidden; text-overflow: ellipsis}
 .rs-survival table.rs thead th:first-child {z-index: 3}
 .rs-survival table.rs tr > th[scope=rowgroup]:first-child {position: static; overflow: visible; font-weight: bold; padding-top: .6em}
 .rs-survival table.rs th[scope=rowgroup] span {position: sticky; left: 4px}
