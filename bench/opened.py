@@ -1,6 +1,6 @@
 """What opening a collection costs, beside loading it: time until it is ready, a record, a row, and the memory of workers.
 
-    python bench/opened.py [--records 100000] [--boxes 10] [--rounds 3] [--workers 4] [--out FILE]
+    python bench/opened.py [--records 100000] [--boxes 10] [--rounds 3] [--workers 4]
 
 Times are CPU time of this process, files in the system's cache, medians over the rounds in which the ways take
 turns. 'Added' is the proportional set size (PSS) of this process and its workers, after each of them has read every
@@ -9,7 +9,6 @@ record once, over the same with a collection of ten records. Linux only.
 
 import argparse
 import gc
-import json
 import multiprocessing
 import pickle
 import random
@@ -21,12 +20,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import data
-import report
 import targets
 
 import redaction_serde as rs
 
-ROOT = Path(__file__).resolve().parent.parent
 READS = 20_000  # records that are read one by one
 TARGETS = {  # what is asked of an opened collection: name -> (the least or the most, its value)
     'ready, not compared': ('least', 50),
@@ -166,15 +163,10 @@ def main() -> int:
     parser.add_argument('--boxes', type=int, default=10)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--workers', type=int, default=4, help='0: no memory is measured')
-    parser.add_argument('--out', type=Path, help='a file to keep what was found in, as JSON')
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         results = run(options, Path(name))
     targets.show(results['found'], results['ratios'], TARGETS)
-    if options.out:
-        asked = dict(records=options.records, boxes=options.boxes, workers=options.workers)
-        whole = dict(**report.circumstances(ROOT), **asked, **results)
-        options.out.write_text(json.dumps(whole, indent=1) + '\n')
     return 0
 
 

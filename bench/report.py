@@ -209,21 +209,14 @@ def packages() -> dict[str, str]:
     return found
 
 
-def circumstances(root: Path) -> dict:
-    """When, of which commit, and on what something was measured."""
-    return dict(
-        date=datetime.date.today().isoformat(),
-        commit=commit(root),
-        machine=machine(),
-        python=platform.python_version(),
-    )
-
-
 def kept(root: Path, results: dict, targets: list[Target], **more) -> str:
     """All of it as JSON."""
     verdicts = [asdict(target) for target in targets]
     whole = dict(
-        **circumstances(root),
+        date=datetime.date.today().isoformat(),
+        commit=commit(root),
+        machine=machine(),
+        python=platform.python_version(),
         packages=packages(),
         unit=UNIT,
         results=results,

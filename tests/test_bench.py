@@ -304,29 +304,16 @@ def test_a_checkout_that_is_not_imported_is_refused(tmp_path):
     assert done.returncode == 1 and f'expected the package of {tmp_path}, found' in done.stderr
 
 
-def kept_results(name: str) -> dict:
-    """What the lesson about speed shows, if it is fit to publish."""
-    path = ROOT / 'bench' / 'results' / name
+def test_kept_results_are_fit_to_publish():
+    path = ROOT / 'bench' / 'results' / 'bench.json'  # what the lesson about speed shows
     if not path.exists():
         pytest.skip('no results are kept')
     text = path.read_text('utf-8')
     assert len(text) < 200_000 and not re.search(r'/(?:home|root|Users|tmp|work)/|[A-Z]:\\\\', text)
     kept = json.loads(text)
-    assert kept['python'] and kept['machine']['cpu'] and kept['date']
-    assert re.fullmatch(r'[0-9a-f]{7,}|v[\w.-]+', kept['commit'])  # of a checkout without changes
-    return kept
-
-
-def test_kept_results_of_opening_have_all_that_was_asked():
-    kept = kept_results('opened.json')
-    assert set(kept['ratios']) == set(opened.TARGETS) and kept['workers'] == 4
-    assert kept['ratios'] | opened.ratios(kept['found']) == kept['ratios']
-
-
-def test_kept_results_are_fit_to_publish():
-    kept = kept_results('bench.json')
     assert OURS | {'pickle', 'article'} <= set(kept['results']['20000 x 10'])
-    assert kept['packages']
+    assert kept['python'] and kept['packages'] and kept['machine']['cpu'] and kept['date']
+    assert re.fullmatch(r'[0-9a-f]{7,}|v[\w.-]+', kept['commit'])  # of a checkout without changes
     assert kept['missed'] == [t for t in kept['targets'] if not t['reached']]
 
 

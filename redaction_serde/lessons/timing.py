@@ -253,12 +253,11 @@ def measure(
 # %% ../../nbs/build/45c_timing.ipynb #8a4ffbde
 def kept_results(
     start: Optional[str | Path] = None,  # a folder of the repository; the current one, if None
-    name: str = 'bench.json',  # of a file in `bench/results`; 'opened.json' is of `bench/opened.py`
-) -> Optional[dict]:  # None if there are none
-    "What one of the project's benchmarks found when it was last kept."
+) -> Optional[dict]:  # of `bench/bench.py`, or None if there are none
+    "What the project's benchmark found when it was last kept."
     here = Path(start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        path = folder / 'bench' / 'results' / name
+        path = folder / 'bench' / 'results' / 'bench.json'
         if path.exists():
             return json.loads(path.read_text('utf-8'))
     return None
