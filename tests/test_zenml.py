@@ -138,6 +138,33 @@ def test_a_cached_artifact_that_is_gone_is_said(pages_at, tmp_path):
         cached.outputs['redacted_pages'][0].load()
 
 
+# ---- data sets
+
+EVERY_SECOND = dict(function='shard_work:every_second', takes='rows')
+
+
+def check_a_mapped_data_set(folder, pages, **options):
+    """Four pages in two shards, of each of which every second record is kept; and what the cache looks at."""
+    rs.write_dataset(pages, folder, shard_records=2)
+    done, cached = ({'read_dataset': a, 'map_dataset': b} for a, b in (('completed',) * 2, ('cached',) * 2))
+    run = pipelines.dataset_pipeline(folder, version='1', **EVERY_SECOND, **options)
+    mapped = run.steps['map_dataset'].outputs['mapped'][0]
+    assert statuses(run) == done
+    assert compare(pages[::2], pages.new(list(mapped.load())))
+    assert statuses(pipelines.dataset_pipeline(folder, version='1', **EVERY_SECOND, **options)) == cached
+    other = pipelines.dataset_pipeline(folder, version='2', **EVERY_SECOND, **options)
+    assert statuses(other) == {**cached, 'map_dataset': 'completed'}
+    rs.open_dataset(folder).append(pages[:1])
+    longer = pipelines.dataset_pipeline(folder, version='1', **EVERY_SECOND, **options)
+    assert statuses(longer) == done
+    assert len(longer.steps['map_dataset'].outputs['mapped'][0].load()) == 3
+    return mapped.uri
+
+
+def test_a_step_maps_over_shards(pages, tmp_path):
+    check_a_mapped_data_set(str(tmp_path / 'set'), pages, processes=2)
+
+
 # ---- batches
 
 
@@ -346,6 +373,24 @@ def test_a_data_set_on_s3(on_s3, pages, tmp_path):
     materializer.save(dataset)
     assert on_s3.client.head_object(Bucket='redactions', Key=second)['LastModified'] == stamps[second]
     assert compare(pages, pages.new(list(version.load())))
+
+
+@pytest.fixture
+def keys_of_s3(s3, monkeypatch):
+    """Where fsspec finds them by itself."""
+    for name, value in dict(
+        ENDPOINT_URL=s3.where['endpoint_url'],
+        ACCESS_KEY_ID='key',
+        SECRET_ACCESS_KEY='secret',
+        DEFAULT_REGION='us-east-1',
+    ).items():
+        monkeypatch.setenv(f'AWS_{name}', value)
+
+
+def test_a_step_maps_over_shards_on_s3(on_s3, keys_of_s3, pages):
+    """The data set and the artifacts are there."""
+    uri = check_a_mapped_data_set('s3://redactions/a/set', pages)
+    assert f'{uri}/manifest.json'.removeprefix('s3://redactions/') in on_s3.keys()
 
 
 def chain(e):
