@@ -125,7 +125,7 @@ def read_dataset(
 def contents_of_dataset(
     folder: PathLike,  # that `write_dataset` has written, or its URL
 ) -> str:  # in hexadecimal digits
-    "The SHA-256 of a manifest, which names each shard by its own. A cached step that is given it runs again when the data set has changed."
+    "The SHA-256 of a manifest. A cached step that is given it runs again when the data set has changed."
     return DatasetMaterializer('').compute_content_hash(open_dataset(folder))
 
 # %% ../nbs/build/47_pipelines.ipynb #03e273c7
@@ -138,8 +138,8 @@ def map_dataset(
     processes: int = 1,  # on this machine
 ) -> Annotated[OpenedDataset, 'mapped']:
     "A data set with every shard replaced by what a function makes of it. Raises as `map_shards` does."
-    out = str(dataset._source.folder)
-    map_shards(dataset, resolve_name(function), out, version=version, takes=takes, processes=processes)
+    out, called = str(dataset._source.folder), resolve_name(function)
+    map_shards(dataset, called, out, version=version, takes=takes, processes=processes)
     return open_dataset(out)
 
 
@@ -152,7 +152,8 @@ def dataset_pipeline(
     processes: int = 1,
 ) -> None:
     "A data set, and what a function makes of its shards."
-    map_dataset(read_dataset(folder, contents_of_dataset(folder)), function, version, takes, processes)
+    dataset = read_dataset(folder, contents_of_dataset(folder))
+    map_dataset(dataset, function, version, takes, processes)
 
 # %% ../nbs/build/47_pipelines.ipynb #a05c93b5
 @step(enable_cache=False)
