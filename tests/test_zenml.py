@@ -146,7 +146,8 @@ EVERY_SECOND = dict(function='shard_work:every_second', takes='rows')
 def check_a_mapped_data_set(folder, pages, **options):
     """Four pages in two shards, of each of which every second record is kept; and what the cache looks at."""
     rs.write_dataset(pages, folder, shard_records=2)
-    done, cached = ({'read_dataset': a, 'map_dataset': b} for a, b in (('completed',) * 2, ('cached',) * 2))
+    done = dict(read_dataset='completed', map_dataset='completed')
+    cached = dict(read_dataset='cached', map_dataset='cached')
     run = pipelines.dataset_pipeline(folder, version='1', **EVERY_SECOND, **options)
     mapped = run.steps['map_dataset'].outputs['mapped'][0]
     assert statuses(run) == done
