@@ -8,9 +8,9 @@ __all__ = ['sealed', 'RowGroups', 'table_of', 'file_of', 'Parquet', 'read_table'
 # %% ../../nbs/build/74_parquet.ipynb #848f3617
 import re
 import zlib
+from bisect import bisect_right
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from bisect import bisect_right
 from itertools import accumulate, chain, repeat
 from operator import is_
 from typing import Any, Iterable, Iterator, NamedTuple, Optional
@@ -738,9 +738,14 @@ class RowGroups:
         size: int,  # bytes of all pages when they are unpacked
         verify: bool,  # compare each page with its checksum when it is read
     ):
+        import numpy as np
+
         self.header = header
         self.size = size
-        self.starts, self.ends = [group.start for group in groups], [group.end for group in groups]
+        self.starts = np.array([group.start for group in groups], 'int64')
+        self.ends = np.array([group.end for group in groups], 'int64')
+        self.known = [(0, len(header.layouts))]
+        self.sums: Any = None  # array of the checksums of row groups, if they are known
         self.firsts = [0, *accumulate(group.rows for group in groups)]  # records, and their number
         self._file = _open(data, verify)
         if not self._file.schema_arrow.equals(_schema()):
