@@ -356,10 +356,13 @@ def test_limits_are_those_of_load(text, table, tmp_path):
         assert len(rs.open(path, limits=Limits(records=30))) == 30
     with pytest.raises(LimitError):
         rs.open(lines, limits=Limits(line=100))
-    few = table.stat().st_size
-    for read in (rs.load, rs.open):  # of a table, what comes out of the pages counts, too
-        with pytest.raises(LimitError):
-            read(table, limits=Limits(bytes=few - 1))
+    record = alike(1)[0]
+    record.set_filepath(f'{"x" * 100_000}.png')
+    rs.save(RecordCollection(None).new([record]), table)
+    assert table.stat().st_size < 50_000
+    for read in (rs.load, rs.open):  # of a table, what comes out of the pages counts
+        with pytest.raises(LimitError, match='bytes'):
+            read(table, limits=Limits(bytes=50_000))
 
 
 def test_a_budget_of_objects(tmp_path, monkeypatch):
@@ -395,6 +398,9 @@ def test_a_budget_of_objects_of_a_table(tmp_path, monkeypatch):
             for module in ('errors', 'opened'):
                 patched.setattr(f'redaction_serde.{module}.FREE_OBJECTS', 20_000)
             assert verdict_of_open(path) == verdict_of_load(path) == verdict
+            if verdict == 'refused':  # at once
+                with pytest.raises(LimitError, match='objects out of'):
+                    rs.open(path)
 
 
 def test_ids_of_one_hash_are_refused(tmp_path):
