@@ -712,6 +712,6 @@ def test_copies(saved):
 
 def test_a_relative_path_means_the_folder_of_its_opening(saved, monkeypatch):
     monkeypatch.chdir(saved.parent)
-    packed = pickle.dumps(rs.open(Path('pages.json')))
+    packed = pickle.dumps(rs.open(Path(saved.name)))
     monkeypatch.chdir('/')
     assert len(pickle.loads(packed)) == 30
