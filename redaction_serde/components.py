@@ -14,7 +14,7 @@ from typing import Any, Optional
 from .kinds.files import ImageFile
 from .kinds.geometry import Boxes, ImageSize
 from .kinds.keypoints import Keypoints
-from .kinds.kind import COUNTS, Field, Kind
+from .kinds.kind import COUNTS, Kind
 from .kinds.labels import Labels, OneClassMap
 from .kinds.masks import Masks
 from .kinds.plain import AnyValue, Mark, NumberList, RecordId, State

@@ -9,7 +9,6 @@ __all__ = ['NumberList', 'Mark', 'AnyValue', 'RecordId', 'State']
 from typing import Any, Union
 
 from redaction_serde.kinds.kind import (
-    COUNTS,
     NUMBERS,
     REQUIRED,
     Field,

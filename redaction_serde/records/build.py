@@ -45,15 +45,12 @@ from redaction_serde.document import (
     BATCH,
     SHARED,
     Block,
-    Document,
     Header,
     Index,
     RecordShape,
     Stream,
     layout_of,
     record_shape,
-    row_blocks,
-    task_key,
 )
 from ..errors import DecodeError, Limits, Problem, Problems, UnknownComponentError
 from ..files import write_file

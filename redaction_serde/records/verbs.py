@@ -8,14 +8,12 @@ __all__ = ['dumps', 'loads', 'save', 'load', 'from_document', 'write_records', '
 # %% ../../nbs/build/01_save_and_load.ipynb #df0324d1
 import gzip
 from contextlib import contextmanager
-from itertools import chain
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, Optional, Union
+from typing import Any, Callable, Iterable, Iterator, Optional, Union
 
 import msgspec
-from msgspec import UNSET
 
-from ..document import Document, Stream, row_blocks
-from ..errors import DecodeError, EncodeError, Limits, SerdeError
+from ..document import Document, Stream
+from ..errors import DecodeError, EncodeError, Limits
 from ..files import PathLike, opened, read_file, replacing, write_file
 from .build import Builder, build_collection, build_records, gc_paused
 from .pack import PackedStream, Packer, stream_of
