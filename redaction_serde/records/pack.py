@@ -287,7 +287,7 @@ class _Planner:
         names = list(composites[0])
         if not {BaseRecord}.issuperset(map(type, records)) or any(list(c) != names for c in composites):
             return None
-        parts = []
+        parts: list = []
         for name in names:
             of_task = [c[name] for c in composites]
             parts.append(self._part(name, of_task, [c.components for c in of_task], places))
@@ -368,7 +368,7 @@ class _Planner:
         if sum(len(composite.components) for composite in composites.values()) != len(record.components):
             message = 'record.components and its tasks do not hold the same components; use record.add_component'
             return self._refuse(place, message)
-        parts = [self._part(name, [composites[name]], [components], [place]) for name, components in kept.items()]
+        parts: list = [self._part(name, [composites[name]], [cs], [place]) for name, cs in kept.items()]
         return None if None in parts else self._joined(parts, [record], [place])
 
 # %% ../../nbs/build/23_packing.ipynb #18f9ccfe
