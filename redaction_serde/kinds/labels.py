@@ -95,7 +95,7 @@ class OneClassMap(Kind):
     "A class map."
 
     attributes = {'class_map': None}
-    fields = (_CLASS_MAP,)
+    fields: tuple = (_CLASS_MAP,)
     shares = 'class_maps'
 
     def shared(self, c):
