@@ -287,12 +287,13 @@ class _Planner:
         names = list(composites[0])
         if not {BaseRecord}.issuperset(map(type, records)) or any(list(c) != names for c in composites):
             return None
-        parts: list = []
+        parts = []
         for name in names:
             of_task = [c[name] for c in composites]
-            parts.append(self._part(name, of_task, [c.components for c in of_task], places))
-        if None in parts:
-            return None
+            part = self._part(name, of_task, [c.components for c in of_task], places)
+            if part is None:
+                return None
+            parts.append(part)
         count = sum(len(part.members) for part in parts) * len(records)
         if count != sum([len(record.components) for record in records]):
             return None
