@@ -11,19 +11,13 @@ from typing import Any, ClassVar, Optional, Union, get_args
 
 from msgspec import Struct
 
-from .kind import NUMBERS, Field, Kind, fits, size_of, some_of
+from .kind import Field, Kind, are_plain, size_of, some_of
 from ..values import ArrayData, unpack_array
 
 # %% ../../nbs/build/09_masks.ipynb #bb52d79c
 def _is_table(x: Any) -> bool:
     "Is this a list of numbers, or of lists of numbers?"
-    return type(x) is list and (_are_numbers(x) or all(type(row) is list and _are_numbers(row) for row in x))
-
-
-def _are_numbers(xs: list) -> bool:
-    "Are all items plain numbers of up to 64 bits?"
-    found = set(map(type, xs))
-    return NUMBERS >= found and fits(xs, found)
+    return type(x) is list and (are_plain(x) or all(type(row) is list and are_plain(row) for row in x))
 
 # %% ../../nbs/build/09_masks.ipynb #08040d69
 class _Mask(Struct, forbid_unknown_fields=True, tag_field='type'):
