@@ -1,5 +1,6 @@
 """Parquet files that say little and mean much: each is refused by numbers that are read before the pages are."""
 
+import hashlib
 import io
 import json
 import tracemalloc
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from redaction_serde import datasets
+from redaction_serde.cli import main
 from redaction_serde.document import Document, Header, Layout, TaskSpec
 from redaction_serde.errors import DecodeError, LimitError
 from redaction_serde.wire import footer, parquet
@@ -114,3 +117,17 @@ def test_a_table_does_not_repeat_a_long_label():
     assert len(data) < 10_000
     refused(lambda: parquet.read_table(data), LimitError, 'objects out of')
     assert parquet.read_table(file_of(one_record(label=('x' * 200, 20_000)), 1))[1].num_rows == 1
+
+
+def test_a_query_looks_at_shards_before_duckdb_does(tmp_path, capsys):
+    """The manifest is the attacker's own, so that every hash is right."""
+    pytest.importorskip('duckdb')
+    content = file_of(one_record(label_id=(0, 400_000), iscrowd=(0, 400_000)), 30)
+    shard = datasets.Shard(hashlib.sha256(content).hexdigest(), 30, 0, len(content))
+    path = tmp_path / datasets.name_of_shard(shard, 'parquet')
+    path.parent.mkdir()
+    path.write_bytes(content)
+    (tmp_path / datasets.MANIFEST).write_bytes(datasets.manifest_text('parquet', [shard]))
+    assert main(['dataset', 'query', str(tmp_path), 'SELECT count(*) FROM records']) == 2
+    said = capsys.readouterr().err
+    assert 'objects out of' in said and path.name in said
