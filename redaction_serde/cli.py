@@ -34,7 +34,7 @@ from . import __version__
 from .checks import check
 from .coco.text import parse_json, to_utf8
 from .document import FORMAT, Document, Header, layout_of
-from .errors import Limits, SerdeError, printable
+from .errors import Limits, SerdeError, found_in, printable
 from .files import PathLike, read_file, write_file
 from .wire.format import NOT_WHOLE
 from .wire.json import check_mark
@@ -1054,7 +1054,7 @@ def query_dataset(
     if args.rows < 1:
         raise UsageError(f'--rows must be at least 1, not {args.rows}')
     with open_dataset(args.folder, verify='on access' if args.no_verify else 'now') as dataset:
-        wire, paths = dataset.manifest.wire, dataset.paths
+        wire, paths, stored = dataset.manifest.wire, dataset.paths, dataset.stored
     if wire != 'parquet':
         remedy = 'write it again by `dataset write --format parquet`, from its sources'
         raise UsageError(f'DuckDB reads shards of parquet, and these are {wire}: {remedy}')
@@ -1062,6 +1062,9 @@ def query_dataset(
         raise UsageError(f'{printable(args.folder)} has no records to ask about')
     if isinstance(paths[0], str):
         raise UsageError('a query reads files of this machine, and these are in a store: copy the data set here first')
+    for shard in stored:  # DuckDB would believe what their footers say
+        with found_in(shard.label):
+            shard.stream()
     try:
         with connect_to(paths) as connection:
             answer = connection.execute(question_in(args.sql))

@@ -153,6 +153,7 @@ class _Filter(ctypes.Structure):
 
 def _refuse_calls(
     folder: PathLike,  # of no interest here
+    readable: Iterable[PathLike],  # nor these
 ) -> bool:
     "Have system calls refused in all threads. False if the kernel does not do that."
     calls = {'x86_64': 317, 'aarch64': 277}  # the number of `seccomp`
@@ -182,10 +183,13 @@ def _rights(version: int) -> bytes:
     return struct.pack('<QQ', files, _BIND_TCP | _CONNECT_TCP if version >= 4 else 0)
 
 
-def _exception(version: int, folder: int) -> bytes:
-    "What is kept: to read, write and make files beneath an open folder."
-    kept = _WRITE_FILE | _READ_FILE | _READ_FOLDER | _MAKE_FILE
-    return struct.pack('<Qi', kept | _TRUNCATE if version >= 3 else kept, folder)
+_READ = _READ_FILE | _READ_FOLDER
+
+
+def _use(version: int) -> int:
+    "What is kept of the files in the one folder: to read, write and make them."
+    kept = _READ | _WRITE_FILE | _MAKE_FILE
+    return kept | _TRUNCATE if version >= 3 else kept
 
 # %% ../nbs/build/31b_isolation.ipynb #2173ec44
 def _is_alone() -> bool:
@@ -196,27 +200,37 @@ def _is_alone() -> bool:
         return False
 
 
+def _keep(rules: int, folder: PathLike, kept: int) -> bool:
+    "Make an exception for the files beneath a folder."
+    beneath = 1
+    place = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        return _libc().syscall(_ADD, rules, beneath, struct.pack('<Qi', kept, place), 0) == 0
+    finally:
+        os.close(place)
+
+
 def _lock_files(
     folder: PathLike,  # files in here may be opened
+    readable: Iterable[PathLike],  # folders of files that may be read
 ) -> bool:
-    "Give up all files but those in a folder. False if the kernel does not do that, or not for all threads."
-    version, beneath, all_threads = _landlock_version(), 1, 1 << 3
+    "Give up all files but those in some folders. False if the kernel does not do that, or not for all threads."
+    version, all_threads = _landlock_version(), 1 << 3
     if version < 1 or not _give_up_privileges():
         return False
     libc, rights, is_whole = _libc(), _rights(version), version >= 8 or _is_alone()
     rules = libc.syscall(_CREATE, rights, ctypes.c_size_t(len(rights)), 0)
-    place = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
-        added = libc.syscall(_ADD, rules, beneath, _exception(version, place), 0) == 0
+        added = _keep(rules, folder, _use(version)) and all(_keep(rules, place, _READ) for place in readable)
         return added and libc.syscall(_RESTRICT, rules, all_threads if version >= 8 else 0) == 0 and is_whole
     finally:
-        os.close(place)
         if rules >= 0:
             os.close(rules)
 
 # %% ../nbs/build/31b_isolation.ipynb #701006cf
 def _leave_network(
     folder: PathLike,  # of whoever runs this process
+    readable: Iterable[PathLike],  # of no interest here
 ) -> bool:
     "Move into a network without anything. False if the system forbids it."
     users, network = 0x10000000, 0x40000000
@@ -229,16 +243,17 @@ GUARDS: dict[str, Callable] = {'namespaces': _leave_network, 'Landlock': _lock_f
 def isolate(
     folder: PathLike,  # files in here may be opened, no others
     guards: Iterable[str] = tuple(GUARDS),  # those that are wanted
+    readable: Iterable[PathLike] = (),  # folders of files that may be read, such as those of modules
 ) -> list:  # names of those that are in force now, in the whole process
     "Give up, for the rest of this process: sockets, other programs, other processes, files elsewhere."
     if sys.platform != 'linux' or platform.machine() not in _ARCHITECTURES or sys.maxsize < 1 << 32:
         return []
-    return [name for name, guard in GUARDS.items() if name in guards and _is_done(guard, folder)]
+    return [name for name, guard in GUARDS.items() if name in guards and _is_done(guard, folder, readable)]
 
 
-def _is_done(guard: Callable, folder: PathLike) -> bool:
+def _is_done(guard: Callable, folder: PathLike, readable: Iterable[PathLike]) -> bool:
     "Is a guard in force? Not on a system that is too strict, or too old, to have it."
     try:
-        return guard(folder)
+        return guard(folder, readable)
     except (OSError, AttributeError):
         return False

@@ -298,13 +298,13 @@ class RemoteFolder:
     ) -> Optional[int]:  # bytes, None if it is gone
         "What can be seen of a file from outside."
         try:
-            return self._info(name)['size']
+            return self._info(name, 'size')
         except FileNotFoundError:
             return None
 
-    def _info(self, name: str) -> dict:
+    def _info(self, name: str, what: str) -> Any:
         with self._asked(name, 'read') as (system, path):
-            return system.info(path)
+            return system.info(path)[what]
 
     def opened(
         self,
@@ -332,10 +332,10 @@ class RemoteFolder:
         "The files of a folder."
         try:
             with self._asked(inside, 'read') as (system, path):
-                found = system.ls(path, detail=True)
+                found = [entry for entry in system.ls(path, detail=True) if entry['type'] == 'file']
+                return {entry['name'].rpartition('/')[2]: entry['size'] for entry in found}
         except FileNotFoundError:
             return {}
-        return {entry['name'].rpartition('/')[2]: entry['size'] for entry in found if entry['type'] == 'file'}
 
     def remove(
         self,
@@ -356,7 +356,7 @@ class RemoteFolder:
     def _state(self, name: str) -> Any:
         "What stands for a file as it is: its ETag, or its content; None if there is no file."
         try:
-            return self._info(name)['ETag'] if self._on_s3 else self.read(name, Limits())
+            return self._info(name, 'ETag') if self._on_s3 else self.read(name, Limits())
         except FileNotFoundError:
             return None
 
@@ -385,7 +385,7 @@ _ONE_PUT = 1 << 32  # bytes; in several pieces a condition would not be passed o
 # %% ../nbs/build/75b_storage.ipynb #6199fc0f
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 _LOCAL = 'file://'
-_PASSWORD = re.compile(r'://[^/@]*:[^/@]*@')
+_PASSWORD = re.compile(r'://[^/@]*:(?![0-9]+/)[^@]*@')  # which may hold a slash; a port is none
 
 
 def is_url(

@@ -1,11 +1,16 @@
 """The quarantine of the lesson on attacks keeps its promises: what is without bounds is stopped, and nothing gets out."""
 
 import os
+import pickle
 import signal
+import socket
 import sys
 import threading
+from importlib import import_module
 
 import pytest
+
+from redaction_serde.isolation import GUARDS
 
 from redaction_serde.lessons import attacks
 from redaction_serde.lessons.contained import HASH, NOTE, READERS, VERDICTS, Quarantine
@@ -45,6 +50,63 @@ REACHING_OUT = {
     'make a socket': call('socket socket'),
     'open a library': call('ctypes CDLL', 'libc.so.6'),
 }
+
+
+class Call:
+    """What a pickle calls."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def knowing(*calls):
+    """A pickle of somebody who knows the hook: it says that all is harmless, and then calls what it likes."""
+    events = 'open socket.__new__ os.system subprocess.Popen os.posix_spawn os.exec os.fork os.remove os.mkdir'.split()
+    module = Call(import_module, 'redaction_serde.lessons.contained')
+    harmless = ['import', 'pickle.find_class', *events]
+    return pickle.dumps([Call(setattr, module, '_HARMLESS', harmless), *calls])
+
+
+PAST_THE_HOOK = {  # what is asked, and which guards of the kernel refuse it
+    'a socket': (Call(socket.socket), {'seccomp'}),
+    'a program': (Call(os.posix_spawn, '/bin/true', ['true'], {}), {'seccomp'}),
+    'another program': (Call(os.execv, '/bin/true', ['true']), {'seccomp', 'Landlock'}),
+    'fork': (Call(os.fork), {'seccomp'}),
+    'delete': (Call(os.remove, HASH), {'seccomp', 'Landlock'}),
+    'a folder': (Call(os.mkdir, 'new'), {'seccomp', 'Landlock'}),
+    'read elsewhere': (Call(open, '/etc/passwd'), {'Landlock'}),
+    'write beside its folder': (Call(open, '../outside', 'w'), {'Landlock'}),
+    'write into a module': (Call(open, os.path.realpath(attacks.__file__), 'a'), {'Landlock'}),
+}
+
+
+@pytest.mark.parametrize('what', PAST_THE_HOOK)
+def test_what_gets_past_the_hook_is_refused_by_the_kernel(what, room):
+    call, guards = PAST_THE_HOOK[what]
+    if not guards & {*room.guards}:
+        pytest.skip(f'nothing of {guards} on this machine')
+    before = sorted(room.folder.rglob('*'))
+    outcome = room.read('pickle', knowing(call))
+    assert outcome.verdict == 'reached out' and outcome.said.startswith('the kernel refused it'), outcome
+    assert sorted(room.folder.rglob('*')) == before
+
+
+def test_without_the_kernel_it_is_the_hook_and_no_worse(tmp_path):
+    """Whoever knows the hook gets past it then; nothing else changes."""
+    with Quarantine(seconds=1, guards=()) as room:
+        assert room.guards == []
+        assert room.read('pickle', knowing(Call(os.mkdir, 'new'))).verdict == 'read right'
+        for what in REACHING_OUT.values():
+            assert room.read('pickle', what).verdict == 'reached out'
+        for reader in READERS:
+            assert room.read(reader, room.good(reader), {'note': NOTE}).verdict == 'read right', reader
+
+
+def test_the_guards_in_force_are_said(room):
+    assert set(room.guards) <= {*GUARDS}
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux bounds memory')

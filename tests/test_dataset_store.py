@@ -19,7 +19,7 @@ from redaction_serde import cli
 from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 from redaction_serde.lessons.cases import CASES
 from redaction_serde.shards import map_shards, reduce_shards
-from redaction_serde.storage import Folder, folder_at
+from redaction_serde.storage import _PASSWORD, Folder, folder_at
 from redaction_serde.wire.registry import decode
 
 fsspec = pytest.importorskip('fsspec')
@@ -496,9 +496,26 @@ def test_credentials_are_in_no_message_and_in_no_file():
     opened = rs.open_dataset(URL, storage_options=options)
     assert all(SECRET.encode() not in file.getvalue() for file in Faulty.store.values())
     assert SECRET not in repr(opened) + repr(opened[:1]) + str(opened.paths)
-    with pytest.raises(SerdeError, match='a password must not stand in a URL') as e:
-        rs.open_dataset(f'sftp://me:{SECRET}@host/set')
-    assert SECRET not in str(e.value)
+    for password in (SECRET, f'{SECRET}/and@more', f'/{SECRET}'):
+        with pytest.raises(SerdeError, match='a password must not stand in a URL') as e:
+            rs.open_dataset(f'sftp://me:{password}@host/set')
+        assert SECRET not in str(e.value)
+
+
+def test_a_port_is_no_password():
+    assert _PASSWORD.search('sftp://host:22/pages@2x') is None
+
+
+@pytest.mark.parametrize('answer', [{}, {'type': 'file'}, {'type': 'file', 'name': 7, 'size': 1}, None])
+def test_a_store_that_answers_nonsense_is_one_that_cannot_be_asked(answer, monkeypatch):
+    rs.write_dataset(numbered(3), URL)
+    monkeypatch.setattr(Faulty, 'ls', lambda self, path, **options: [answer])
+    with pytest.raises(SerdeError, match='the store cannot be read'):
+        rs.open_dataset(URL)
+    monkeypatch.undo()
+    monkeypatch.setattr(Faulty, 'info', lambda self, path, **options: answer and {})
+    with pytest.raises(SerdeError, match='the store cannot be read'):
+        rs.open_dataset(URL)
 
 
 # ---------------------------------------------------------------- S3

@@ -17,6 +17,16 @@ from notebooks import NBS, ROOT
 
 LESSON = 'learn/01_bytes.ipynb'
 IDLE = '.jp-Notebook-ExecutionIndicator[data-status=idle]'
+ERROR = '[data-mime-type="application/vnd.jupyter.stderr"]'  # JupyterLab shows an error as it shows stderr
+FAILS = {
+    'nbformat': 4,
+    'nbformat_minor': 5,
+    'metadata': {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}},
+    'cells': [
+        {'cell_type': 'markdown', 'id': 'title', 'metadata': {}, 'source': '# Fails'},
+        {'cell_type': 'code', 'id': 'fails', 'metadata': {}, 'source': '1 / 0', 'outputs': [], 'execution_count': None},
+    ],
+}
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
 
 
@@ -99,6 +109,22 @@ def opened(page, address, title):
     assert not page.locator('.jp-Dialog').count() and not is_unsaved(page)
 
 
+def run_all(page):
+    page.click('.lm-MenuBar-item:has-text("Run")')
+    page.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
+
+
+def assert_an_error_is_seen(page, lab, folder):
+    """That no cell has failed says something only if one that fails would be found."""
+    (folder / 'fails.ipynb').write_text(json.dumps(FAILS), encoding='utf-8')
+    page.goto(f'{lab}lab/tree/fails.ipynb')
+    page.wait_for_selector('.jp-Notebook h1:has-text("Fails")', timeout=90_000)
+    page.wait_for_selector(IDLE, state='attached', timeout=90_000)
+    run_all(page)
+    page.wait_for_selector('.jp-OutputArea-output:has-text("ZeroDivisionError")', timeout=90_000)
+    assert page.locator(ERROR).count() == 1
+
+
 def test_sources_are_saved_clean_and_copies_as_they_are():
     from traitlets.config.loader import PyFileConfigLoader
 
@@ -143,8 +169,7 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
         folds = cells(page, '.jp-NotebookPanel:not(.lm-mod-hidden) .jp-InputPlaceholder')
         assert folds[0].startswith('# Imports') and any(text.startswith('# Check') for text in folds)
         assert_answers(page, '11', '31 31 2e 30')  # copies are signed, so that what they show is shown whole
-        page.click('.lm-MenuBar-item:has-text("Run")')
-        page.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
+        run_all(page)
         panel = '.jp-NotebookPanel:not(.lm-mod-hidden)'
         deadline = time.monotonic() + 180
         while True:
@@ -159,7 +184,7 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
             assert time.monotonic() < deadline, prompts
         assert prompts == open_cells(saved)  # each once, in order
         page.wait_for_selector(IDLE, state='attached', timeout=90_000)  # folded cells have run, too
-        assert not page.locator('[data-mime-type="application/vnd.jupyter.error"]').count()
+        assert not page.locator(ERROR).count()
         last = page.locator(f'{panel} .jp-OutputArea-output').last
         assert 'unpack requires a buffer of 42 bytes' in last.inner_text()
         before = saved.stat().st_mtime_ns
@@ -174,4 +199,5 @@ def test_a_lesson_runs_from_top_to_bottom(lab, tmp_path):
         )
         assert not [line for line in status.stdout.splitlines() if 'lab/' in line]
         assert not elsewhere and not errors, (elsewhere, errors)
+        assert_an_error_is_seen(page, lab, tmp_path / 'lab')
         browser.close()

@@ -490,7 +490,7 @@ def test_a_list_of_very_many_structs_stops():
     with pytest.raises(ValueError, match='items are the most'):
         Compact(data, 0, len(data)).struct()
     nested = b'\x1c' * 1000
-    with pytest.raises(ValueError, match='more structs than a footer needs'):
+    with pytest.raises(ValueError, match='deeper than a footer needs'):
         Compact(nested, 0, len(nested)).struct()
 
 

@@ -25,7 +25,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, NamedTuple, cast
+from typing import Any, Callable, Iterable, NamedTuple, cast
+
+from ..isolation import GUARDS, isolate
 
 try:
     import resource
@@ -268,9 +270,14 @@ def _is_open_allowed(path: Any, flags: Any, folder: str, modules: list) -> bool:
     return any(real.startswith(place + os.sep) for place in ([folder] if writing else [folder, *modules]))
 
 # %% ../../nbs/build/49b_contained.ipynb #eb51269a
-def _objection(folder: str, asked: list) -> Callable:
+def _places_of_modules() -> list:
+    "The folders that modules are read from."
+    found = {os.path.realpath(place) for place in (*sys.path, sys.prefix, sys.base_prefix) if place}
+    return sorted(filter(os.path.isdir, found))
+
+
+def _objection(folder: str, modules: list, asked: list) -> Callable:
     "A hook that refuses what a reader has no need of, and notes it."
-    modules = [os.path.realpath(place) for place in (*sys.path, sys.prefix, sys.base_prefix) if place]
 
     def object_to(event: str, args: tuple) -> None:
         if event in _HARMLESS:
@@ -381,9 +388,13 @@ def _child(job: dict, pipe: int) -> None:
         os.dup2(nowhere, stream)
     sys.modules.pop(MODULE, None)
     _limit(job['seconds'], job['memory'])
-    _tell(pipe, peak=_peak())
-    sys.addaudithook(_objection(os.path.realpath('.'), asked))
+    modules = _places_of_modules()
+    guards = isolate('.', job['guards'], modules)
+    _tell(pipe, peak=_peak(), guards=guards)
+    sys.addaudithook(_objection(os.path.realpath('.'), modules, asked))
     answer = _read_copies(job) if job['damage'] else _read_once(job)
+    if answer['error'] == 'PermissionError' and not asked:  # not by the hook, which notes what it refuses
+        asked.append(f'the kernel refused it ({answer["said"]})')
     _tell(pipe, **answer, asked=asked[:5], imported=MODULE in sys.modules, ran=os.path.exists(MARKER))
     os._exit(0)
 
@@ -542,14 +553,17 @@ class Quarantine:
         self,
         seconds: int = 2,  # of computing, for one document
         megabytes: int = 256,  # of memory, on top of what the reader has before it reads; Linux only
+        guards: Iterable[str] = tuple(GUARDS),  # of the kernel, those that are wanted
     ):
         if not hasattr(os, 'fork'):
             raise OSError(errno.ENOSYS, 'readers can only be contained where processes can fork: on Linux and macOS')
         self.seconds, self.megabytes = seconds, megabytes
+        self._guards = list(guards)
         self._folder = tempfile.TemporaryDirectory(prefix='quarantine-', ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
         self._numbers = itertools.count()
         self._server = _start(self.folder)
+        self.guards = self._ask('json', self.good('json'))['told'][0]['guards']  # of the kernel, those in force
 
     def __enter__(self) -> 'Quarantine':
         return self
@@ -576,7 +590,7 @@ class Quarantine:
         expected: Any = None,  # what is in it, if that is known; None takes anything for right
     ) -> Outcome:
         "Have a document read, and say what became of it."
-        return self._ask(reader, data, expected=None if expected is None else repr(expected))
+        return _outcome(self._ask(reader, data, expected=None if expected is None else repr(expected)))
 
     def damage(
         self,
@@ -585,20 +599,20 @@ class Quarantine:
         how: str = 'flips',  # 'flips': one bit is turned over; 'cuts': the end is missing
     ) -> Outcome:
         "Have damaged copies of a document read, and count those that are read as something else."
-        return self._ask(reader, data, damage=how)
+        return _outcome(self._ask(reader, data, damage=how))
 
-    def _ask(self, reader: str, data: bytes, **more: Any) -> Outcome:
-        "Have a child do a job in a new folder."
+    def _ask(self, reader: str, data: bytes, **more: Any) -> dict:
+        "Have a child do a job in a new folder: what is known of it."
         folder = tempfile.mkdtemp(dir=self.folder)
         path = Path(folder) / READERS[reader].file
         path.write_bytes(data)
         (path.parent / HASH).write_text(hashlib.sha256(data).hexdigest())
         seconds = self.seconds * (10 if 'damage' in more else 1)
         job = dict(reader=reader, folder=folder, path=path.name, seconds=seconds, wall=5 * seconds + 10)
-        job |= dict(memory=self.megabytes << 20, expected=None, damage='') | more
+        job |= dict(memory=self.megabytes << 20, guards=self._guards, expected=None, damage='') | more
         run = self._answer(dict(number=next(self._numbers), **job))
         shutil.rmtree(folder, ignore_errors=True)
-        return _outcome(run)
+        return run
 
     def _answer(self, job: dict) -> dict:
         "What is said of a job. Answers to earlier ones, during which the reader of a notebook interrupted it, are dropped."

@@ -14,7 +14,7 @@ from ..errors import Budget, Limits, over_limit, printable
 _TRUE, _FALSE, _BYTE, _INTEGERS, _BINARY, _LIST, _STRUCT = 1, 2, 3, (4, 5, 6), 8, 9, 12
 _DEEPEST = 8  # structs and lists in each other; Parquet's own are six
 MOST_ITEMS = 1000  # of a list: row groups, or columns
-_MOST_STRUCTS = 200_000  # in a footer
+_MOST_VALUES = 2_000_000  # in a footer: two seconds of reading; a thousand row groups have half of that
 
 # %% ../../nbs/build/74_footer.ipynb #b657a0af
 class Compact:
@@ -29,7 +29,7 @@ class Compact:
         self.data = data
         self.at = at
         self.end = end
-        self.structs = 0
+        self.values = 0  # so far
 
     def take(self, size: int) -> bytes:
         "The next bytes."
@@ -50,6 +50,9 @@ class Compact:
 
     def value(self, kind: int, depth: int) -> Any:
         "One value of a kind."
+        self.values += 1
+        if self.values > _MOST_VALUES:
+            raise ValueError('more values than a footer needs')
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE
         if kind == _BYTE:
@@ -79,9 +82,8 @@ class Compact:
 
     def struct(self, depth: int = 0) -> dict:  # number of a field -> its value
         "A struct, whose fields come in the order of their numbers."
-        self.structs += 1
-        if self.structs > _MOST_STRUCTS or depth > _DEEPEST:
-            raise ValueError('more structs than a footer needs')
+        if depth > _DEEPEST:
+            raise ValueError('structs that are deeper than a footer needs')
         fields: dict = {}
         number = 0
         while head := self.take(1)[0]:
@@ -157,12 +159,12 @@ def read_footer(
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 _SPELLED_OUT = frozenset({0})  # PLAIN
 _ENCODINGS = frozenset({0, 2, 8, 9})  # PLAIN, two names of a dictionary, BYTE_STREAM_SPLIT
-_CODECS = (0, 6)  # none, and Zstandard
+_CODECS = {0: 1, 6: 1 << 15}  # none, and Zstandard -> bytes that one byte can become
 _MAX_PAGE = 1 << 31
 _TEXT = 6  # the type of texts and bytes
 
 
-def _values_in(reader: Compact, encodings: frozenset) -> tuple:  # values, and bytes when they are unpacked
+def _values_in(reader: Compact, encodings: frozenset, most: int) -> tuple:  # values, and bytes when they are unpacked
     "What the pages of a column say that they hold. Raises ValueError or LookupError for pages of other kinds."
     values = size = 0
     while reader.at < reader.end:
@@ -173,6 +175,8 @@ def _values_in(reader: Compact, encodings: frozenset) -> tuple:  # values, and b
             raise ValueError(f'found a page of kind {kind} in encoding {page[_Page.ENCODING]}')
         if not all(0 <= n < _MAX_PAGE for n in (unpacked, packed, page[_Page.VALUES])):
             raise ValueError('found a page of a size that none can have')
+        if unpacked > packed * most:
+            raise ValueError(f'found a page of {packed} bytes, which cannot become {unpacked}')
         reader.at += packed
         size += unpacked
         values += page[_Page.VALUES] if kind == _DATA_PAGE else 0
@@ -199,7 +203,7 @@ def _column_in(data: Any, chunk: dict, type_: int, path: list) -> tuple:  # valu
     if not len(MAGIC) <= start <= meta[_Meta.DATA] <= end <= len(data):
         raise ValueError(f'the pages of {name} are not where they should be')
     encodings = _SPELLED_OUT if type_ == _TEXT and len(path) == 1 else _ENCODINGS
-    values, size = _values_in(Compact(data, start, end), encodings)
+    values, size = _values_in(Compact(data, start, end), encodings, _CODECS[meta[_Meta.CODEC]])
     if values != meta[_Meta.VALUES]:
         raise ValueError(f'{name} holds {values} values, the footer says {meta[_Meta.VALUES]}')
     return values, size
@@ -234,18 +238,20 @@ def check_footer(
         raise ValueError(f'found columns of other names or types: {printable(", ".join(names), 300)}')
     if footer.rows > limits.records:
         raise over_limit(limits, 'records', footer.rows, '$.records')
-    leaves, view, size, most = _leaves(schema), memoryview(data), 0, footer.rows
+    leaves, view, size, objects = _leaves(schema), memoryview(data), 0, 0
     for group in footer.groups:
         if group[_Group.ROWS] < 0 or len(group[_Group.COLUMNS]) != len(leaves):
             raise ValueError('a row group without rows, or without columns')
+        most = group[_Group.ROWS]
         for chunk, leaf in zip(group[_Group.COLUMNS], leaves):
             values, unpacked = _column_in(view, chunk, *leaf)
             size, most = size + unpacked, max(most, values)
+        objects += most
     if sum(group[_Group.ROWS] for group in footer.groups) != footer.rows:
         raise ValueError(f'the rows of the groups are not {footer.rows} together')
     if size > limits.bytes:
         raise over_limit(limits, 'bytes', size)
-    Budget(size).spend(most)
+    Budget(size).spend(objects)
     return size
 
 # %% ../../nbs/build/74_footer.ipynb #90328cbd

@@ -592,7 +592,7 @@ def _own_schema() -> tuple:
     return read_footer(_write(_schema().empty_table(), b'')).schema
 
 
-def _open(data: Any, verify: bool) -> Any:
+def _open(data: Any, verify: bool, by_reference: tuple = ()) -> Any:
     "A file as pyarrow sees it, which must be one that was checked: the footer is read, and no page."
     import pyarrow.parquet as pq
 
@@ -600,6 +600,7 @@ def _open(data: Any, verify: bool) -> Any:
         return pq.ParquetFile(
             _pyarrow().BufferReader(data),
             page_checksum_verification=verify,
+            read_dictionary=list(by_reference),
             thrift_string_size_limit=(1 << 31) - 1,
             thrift_container_size_limit=MOST_ITEMS,
         )
@@ -898,6 +899,20 @@ def _head_of(text: Optional[bytes]) -> _Head:
     return head
 
 # %% ../../nbs/build/74_parquet.ipynb #9abbf959
+def _check_labels(data: Any, size: int) -> None:
+    "Raises `LimitError` if labels, which may refer to one text many times, are far more than a file unpacks to."
+    import pyarrow.compute as pc
+
+    file, budget = _open(data, True, ('label.list.element',)), Budget(size)
+    for g in range(file.metadata.num_row_groups):
+        for labels in file.read_row_group(g, columns=['label'], use_threads=False)['label'].chunks:
+            lengths = pc.binary_length(labels.values.dictionary).cast('int64')
+            budget.spend((pc.sum(lengths.take(labels.values.indices)).as_py() or 0) // _UNIT_OF_LABELS)
+
+
+_UNIT_OF_LABELS = 64  # bytes that weigh as much as an object
+
+
 def read_table(
     data: bytes,  # a file of ours, which is known to be what it was
     limits: Limits = Limits(),  # what to accept
@@ -905,4 +920,5 @@ def read_table(
     "All columns of a file. Raises `DecodeError`."
     stream = Parquet().decode(data, limits, False, False)
     with _reading():
+        _check_labels(data, check_footer(read_footer(data), _own_schema(), data, limits))
         return stream.header, _open(data, True).read(use_threads=False).replace_schema_metadata(None)

@@ -192,6 +192,8 @@ class ProtocolBuffers(Wire):
             raise (VersionError if version > VERSION else DecodeError)(
                 f'{known} (the document is of version {whole.version})'
             )
+        if memoryview(data) != whole.SerializeToString(deterministic=True):
+            raise DecodeError(_TWICE)
         if whole.records > limits.records:
             raise over_limit(limits, 'records', 'more', '$.records')
         header = _header_of(whole.header, limits)
@@ -201,6 +203,12 @@ class ProtocolBuffers(Wire):
         return Stream(header, read_blocks(whole.blocks, _read_block, header, limits, Budget(len(data))), trusted=True)
 
 # %% ../../nbs/build/19_protobuf.ipynb #fdba8c0b
+_TWICE = (
+    'a field stands twice, or not where it belongs; of two Protocol Buffers take the last without a word. '
+    'Write each field once, in the order of the numbers in document.proto'
+)
+
+
 def _whole(data: bytes) -> Any:
     "The message in some bytes. Raises `DecodeError` if there is none."
     from google.protobuf.message import DecodeError as NotProtobuf

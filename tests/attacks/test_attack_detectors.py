@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import tracemalloc
 
 import pytest
+import torch
 
 from redaction_serde import detectors as d
 from redaction_serde.errors import DecodeError, LimitError, SerdeError, VersionError
@@ -56,6 +58,7 @@ CARDS = {
     'tiny anchors': (anchors(1e-300, 1), '$.build.anchors.sizes[0][0]'),
     'endless anchors': (anchors(8, 1e-9), '$.build.anchors.aspect_ratios[0][0]'),
     'an image of no width': (build(image_size=[0, 64]), '$.build.image_size[0]'),
+    'an image of 8192 x 8192': (build(image_size=[8192, 8192]), '$.build.image_size'),
     'an image of half a pixel': (build(image_size=[0.5, 64]), '$.build.image_size[0]'),
     '300,000 numbers for names': (dict(frozen=[1] * 300_000), '$.frozen[0]'),
     'version 0': (dict(version=0), '$.version'),
@@ -146,6 +149,63 @@ def test_many_tensors_are_not_all_listed(files):
 def test_the_number_of_tensors_is_checked(files):
     with pytest.raises(DecodeError, match='expected 7 tensors, found'):
         d.loads_detector(changed(files[0], weights__tensors=7), files[1])
+
+
+@pytest.mark.parametrize('size', [(2896, 2896), (1024, 8192)], ids=str)
+def test_a_large_page_is_taken(size, files):
+    assert d.read_card(changed(files[0], **build(image_size=size))).build.image_size == size
+
+
+def harmless(card, weights):
+    """What a detector is loaded as, for less memory of Python's than the bytes that were read; torch takes the weights once more."""
+    tracemalloc.start()
+    try:
+        return d.loads_detector(card, weights)
+    finally:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 2 * (len(card) + len(weights)) + 50_000_000
+
+
+def test_a_card_without_libraries_says_less_and_changes_nothing(files):
+    """They are for people; what is written again says what is installed."""
+    found = harmless(changed(files[0], libraries={}), files[1])
+    assert d.dumps_detector(found) == files
+
+
+def test_metadata_of_900_kb_beside_the_weights_change_nothing(files):
+    start = 8 + int.from_bytes(files[1][:8], 'little')
+    told = json.loads(files[1][8:start]) | {'__metadata__': {'x': 'y' * 900_000}}
+    weights = header(json.dumps(told).encode(), files[1][start:])
+    assert d.dumps_detector(harmless(*fitted(files[0], weights))) == files
+
+
+def test_a_header_of_more_than_a_megabyte_is_refused(files):
+    told = header(json.dumps({'__metadata__': {'x': 'y' * d.MAX_TENSOR_HEADER}}).encode())
+    with pytest.raises(LimitError, match='header of the weights has more than') as e:
+        d.loads_detector(*fitted(files[0], told))
+    assert e.value.path == '$.weights'
+
+
+def test_weights_that_are_no_numbers_come_back_as_they_are_and_find_nothing(files):
+    """So does what training has made of a model that diverged."""
+    weights = files[1][:-400_000] + b'\xff' * 400_000
+    card, weights = fitted(files[0], weights)
+    found = harmless(card, weights)
+    assert any(x.isnan().any() for x in found.model.state_dict().values())
+    assert d.dumps_detector(found)[1] == weights
+    with torch.no_grad():
+        (boxes,) = found.model([torch.zeros(3, 64, 64)])
+    assert not (boxes['scores'] > 0).any()
+
+
+def test_100_000_classes_need_weights_for_them(files):
+    """The model is built without memory for its tensors, and the weights are not those of so many classes."""
+    names = [f'{i}' for i in range(100_000)]
+    with pytest.raises(DecodeError) as e:
+        harmless(changed(files[0], **build(class_map=dict(classes=names))), files[1])
+    assert all(problem.path.startswith('$.weights.head') for problem in e.value.problems)
+    assert 'expected torch.float32 of shape [900000]' in str(e.value) and len(str(e.value)) < 5000
 
 
 @pytest.mark.parametrize(

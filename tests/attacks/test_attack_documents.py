@@ -8,7 +8,9 @@ import zlib
 
 import fuzzing as f
 import pytest
+from google.protobuf.internal import encoder
 
+from redaction_serde import document_pb2 as pb
 from redaction_serde.checks import check
 from redaction_serde.errors import SerdeError
 from redaction_serde.records import dumps, iter_records, load_record, loads
@@ -233,3 +235,60 @@ def test_embedded_images_are_not_left_out_without_a_word(tmp_path):
         warnings.simplefilter('error')
         kept = loads(data, images_dir=tmp_path)
         assert b'"image"' in dumps(kept, images='embed')
+
+
+def field(number, message):
+    """A message in a message, as its bytes; `message` may be bytes, too."""
+    data = message if isinstance(message, bytes) else message.SerializeToString()
+    return encoder.TagBytes(number, 2) + encoder._VarintBytes(len(data)) + data
+
+
+def without_order(message, header=None, column=None):
+    """The bytes of a document of one block of which one part is replaced, and the checksum that they should have."""
+    block = message.blocks[0]
+    first = column if column is not None else field(3, block.columns[0])
+    columns = first + b''.join(field(3, c) for c in block.columns[1:])
+    start = pb.Document(format=message.format, version=message.version, records=message.records).SerializeToString()
+    header = header if header is not None else field(4, message.header)
+    body = start + header + field(5, pb.Block(layout=block.layout, count=block.count).SerializeToString() + columns)
+    return body + b'\x7d' + zlib.crc32(body).to_bytes(4, 'little')
+
+
+def told_twice(good):
+    """Files in which a field stands twice, by where it does."""
+    message = pb.Document.FromString(good)
+    sealed = lambda body: body + b'\x7d' + zlib.crc32(body).to_bytes(4, 'little')  # noqa: E731
+    end = good.index(field(2, message.version.encode()))
+    inserted = {'records': pb.Document(records=9), 'version': pb.Document(version='0.1'), 'crc32': pb.Document(crc32=1)}
+    for name, other in inserted.items():
+        yield name, sealed(good[:end] + other.SerializeToString() + good[end:-5])
+    yield 'format', sealed(good[:end] + pb.Document(format=message.format).SerializeToString() + good[:-5])
+    keys = pb.Map(keys=message.header.map.keys).SerializeToString()
+    values = pb.Map(values=message.header.map.values).SerializeToString()
+    halves = (
+        field(message.header.DESCRIPTOR.fields_by_name['map'].number, keys),
+        field(message.header.DESCRIPTOR.fields_by_name['map'].number, values),
+    )
+    yield 'halves of a header', without_order(message, header=b''.join(field(4, half) for half in halves))
+    column = message.blocks[0].columns[0]
+    another = pb.Column(doubles=pb.Doubles(items=[1.5])).SerializeToString()
+    yield 'kind of a column', without_order(message, column=field(3, another + column.SerializeToString()))
+
+
+def test_a_field_of_protocol_buffers_that_stands_twice_is_refused(tmp_path):
+    """Protocol Buffers takes the last and says nothing; a file that says two things says neither."""
+    good = f.encodings({'layouts': COMMON}, [record(filepath='a.png'), record(filepath='b.png')])['protobuf']
+    assert without_order(pb.Document.FromString(good)) == good
+    cases = dict(told_twice(good))
+    assert len(cases) == 6
+    for name, data in cases.items():
+        path = tmp_path / 'twice.pb'
+        path.write_bytes(data)
+        for read in (
+            lambda: loads(data),
+            lambda: loads(data, verify=False),
+            lambda: list(iter_records(path)),
+            lambda: check(path),
+        ):
+            with pytest.raises(SerdeError, match='a field stands twice'):
+                read()
