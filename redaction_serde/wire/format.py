@@ -66,10 +66,6 @@ class Wire:
         "Start to read a file without holding it, if the format `streams`."
         raise NotImplementedError
 
-    def one(self, data: bytes, i: int, limits: Limits, verify: bool) -> Optional[Any]:
-        "Header and block of the record at a position, if the format finds it without the others; else None."
-        return None
-
     def places(self, data: Any, limits: Limits, verify: bool) -> Optional[Any]:
         "Where each record stands, if each has JSON of its own (`Places`); else None. `data` may be a mapped file."
         return None

@@ -370,14 +370,13 @@ def read_rows(
     lines: Iterator,  # JSON of one record each
     header: Header,
     limits: Limits,  # what to accept
-    first: int = 0,  # position of the first record
     tags: bool = True,  # may there be tagged values in the text?
     budget: Optional[Budget] = None,  # for the objects that the records become
 ) -> Iterator[Block]:
     "Blocks of records; all problems of the document in one error at its end."
     budget = budget or Budget()
     reader, problems = RowReader(header, tags), Problems(limits.problems)
-    count = first
+    count = 0
     while batch := list(islice(lines, BATCH)):
         start, count = count, count + len(batch)
         if count > limits.records:
@@ -441,7 +440,7 @@ class Json(Wire):
     def decode(self, data, limits, verify, recover):
         check_size(data, limits)
         header, lines = self._as_written(data, limits) or self._any(data, limits, verify)
-        rows = read_rows(lines, header, limits, 0, _has_tags(data), Budget(len(data)))
+        rows = read_rows(lines, header, limits, _has_tags(data), Budget(len(data)))
         return Stream(header, rows, trusted=True)
 
     def _as_written(self, data, limits):
@@ -467,14 +466,6 @@ class Json(Wire):
         header = header_in(whole)
         check_layouts(header, limits)
         return header, iter(whole.records)
-
-    def one(self, data, i, limits, verify):
-        check_size(data, limits)
-        found = self._as_written(data, limits)
-        if found is None:
-            return None
-        header, lines = found
-        return header, next(read_rows(islice(lines, i, i + 1), header, limits, i), None)
 
     def places(self, data, limits, verify):
         from redaction_serde.wire.places import Places, cut, found_again  # which needs NumPy

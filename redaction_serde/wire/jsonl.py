@@ -181,13 +181,12 @@ _DEFINE, _END = b'{"define":', b'{"end":'
 class _Reading:
     "Records of a file, line by line."
 
-    def __init__(self, lines: Any, header: Header, limits: Limits, verify: bool, recover: bool, only: Optional[int]):
+    def __init__(self, lines: Any, header: Header, limits: Limits, verify: bool, recover: bool):
         self.lines = lines
         self.header = header
         self.limits = limits
         self.verify = verify
         self.recover = recover
-        self.only = only  # position of the one record that is wanted; None for all
         self.reader = RowReader(header)
         self.budget = Budget()
         self.count = 0  # records so far, those that are lost among them
@@ -229,13 +228,12 @@ class _Reading:
         self.faults.append(where + str(error)[:300])
 
     def _take(self, line: bytes, batch: list) -> None:
-        "Count a record, and put it into the batch if it is wanted."
+        "Count a record, and put it into the batch."
         if self.count >= self.limits.records:
             raise over_limit(self.limits, 'records', 'more', '$.records')
         if not batch:
             self.start = (self.count, self.lines.number)
-        if self.only in (None, self.count):
-            batch.append(line[:-1])  # without its line break
+        batch.append(line[:-1])  # without its line break
         self.count += 1
 
     def _blocks(self, batch: list) -> Iterator:
@@ -360,13 +358,12 @@ def read_lines(
     limits: Limits = Limits(),  # what to accept
     verify: bool = True,  # refuse a file whose checksum does not match; it is known at the end
     recover: bool = False,  # give every whole record of a damaged file, with a `RecoveryWarning`
-    only: Optional[int] = None,  # position of the one record to parse; the others are counted and summed
 ) -> Stream:  # whose header grows while the records are read
     "Check JSON Lines and start to read them. Raises `DecodeError` at the first line that is not whole and valid."
     lines = _Lines(file, limits)
     header = header_in(_first_line(lines.next()))
     check_layouts(header, limits)
-    blocks = _Reading(lines, header, limits, verify, recover, only).blocks()
+    blocks = _Reading(lines, header, limits, verify, recover).blocks()
     return Stream(header, blocks, trusted=True, partial=recover)
 
 # %% ../../nbs/build/16_json_lines.ipynb #87c4df52
@@ -404,7 +401,7 @@ def _line_places(data: Any, limits: Limits, verify: bool) -> Any:
     header = header_in(_first_line(lines.at(1, 0, int(stops[0]))))
     check_layouts(header, limits)
     special = starting_with(data, starts, (_DEFINE, _END))
-    reading = _Reading(lines, header, limits, verify, recover=False, only=None)
+    reading = _Reading(lines, header, limits, verify, recover=False)
     known, more = [(0, len(header.layouts))], True
     for before, i in enumerate(special.tolist(), 1):  # the first line is none of them, and no record
         reading.count = i - before
@@ -445,11 +442,6 @@ class JsonLines(Wire):
 
     def read(self, file, limits, verify, recover):
         return read_lines(file, limits, verify, recover)
-
-    def one(self, data, i, limits, verify):
-        stream = read_lines(io.BytesIO(data), limits, verify, only=i)
-        blocks = list(stream.blocks)
-        return stream.header, blocks[0] if blocks else None
 
     def places(self, data, limits, verify):
         return _line_places(data, limits, verify)

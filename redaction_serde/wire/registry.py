@@ -271,11 +271,12 @@ def decode_one(
         raise IndexError(f'record {i}: positions count from 0')
     data = unzip_bytes(data, limits) if _is_gzip(data) else data
     wire = wire_of(data)
-    found = wire.one(data, i, limits, verify) if wire else None
-    if found is None:
+    places = wire.places(data, limits, verify) if wire else None
+    if places is None:
         stream = decode_stream(data, limits, verify)
-        found = stream.header, _block_at(stream, i)
-    header, block = found
+        header, block = stream.header, _block_at(stream, i)
+    else:
+        header, block = places.header, places.block(i, data, limits)
     if block is None:
         raise IndexError(f'record {i} is not in the document')
     return header, block
