@@ -6,7 +6,6 @@
 __all__ = ['LinesWriter', 'RecoveryWarning', 'read_lines', 'JsonLines']
 
 # %% ../../nbs/build/16_json_lines.ipynb #937c1fee
-import gzip
 import io
 import warnings
 import zlib
@@ -30,7 +29,7 @@ from redaction_serde.document import (
 from ..errors import Budget, DecodeError, LimitError, Limits, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
-from .format import NOT_WHOLE, Wire, bad_checksum, check_size, explained, version_text
+from .format import NOT_WHOLE, Wire, bad_checksum, explained, version_text
 from redaction_serde.wire.json import (
     JSON_KEYS,
     RowReader,
@@ -152,7 +151,7 @@ class _Lines:
         "The next line. Raises `DecodeError` if there is no whole one, `LimitError` if it is too long."
         self.crc = zlib.crc32(self._last, self.crc)
         most = min(self.limits.line, self.limits.bytes - self.size)
-        line = self._read(self.file.readline, most + 1)
+        line = self.file.readline(most + 1)
         self.size += len(line)
         self.number += 1
         if len(line) > self.limits.line:
@@ -166,13 +165,7 @@ class _Lines:
 
     def at_end(self) -> bool:
         "Is there nothing after the current line?"
-        return not self._read(self.file.read, 1)
-
-    def _read(self, how: Any, n: int) -> bytes:
-        try:
-            return how(n)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-            raise DecodeError(f'not a whole gzip file: {e}') from None
+        return not self.file.read(1)
 
 # %% ../../nbs/build/16_json_lines.ipynb #7dfbf223
 _DEFINE, _END = b'{"define":', b'{"end":'
@@ -340,13 +333,13 @@ def _renumber(header: Header, kept: list) -> None:
             index.keys = [(key, new[i]) for key, i in index.keys if i in new]
 
 # %% ../../nbs/build/16_json_lines.ipynb #f22efb51
-def _first_line(line: bytes) -> _LinesHeader:
-    "What the first line says. Raises `DecodeError` if it is not that of a document that we read."
+def _first_line(line: bytes, limits: Limits) -> Header:
+    "The header in the first line. Raises `DecodeError` if it is not that of a document that we read."
     try:
         version = check_mark(line)
         header = msgspec.json.decode(line, type=_LinesHeader)
         JSON_KEYS.check(line.rstrip(b'\n'), header)
-        return header
+        return header_in(header, limits)
     except msgspec.ValidationError as e:
         raise explained(line, _LinesHeader, e, version) from None
     except NOT_WHOLE as e:
@@ -361,8 +354,7 @@ def read_lines(
 ) -> Stream:  # whose header grows while the records are read
     "Check JSON Lines and start to read them. Raises `DecodeError` at the first line that is not whole and valid."
     lines = _Lines(file, limits)
-    header = header_in(_first_line(lines.next()))
-    check_layouts(header, limits)
+    header = _first_line(lines.next(), limits)
     blocks = _Reading(lines, header, limits, verify, recover).blocks()
     return Stream(header, blocks, trusted=True, partial=recover)
 
@@ -391,15 +383,13 @@ def _line_places(data: Any, limits: Limits, verify: bool) -> Any:
     "Where the records of JSON Lines stand. Raises `DecodeError` for what is not whole around them."
     from redaction_serde.wire.places import Places, lines_of, starting_with  # which needs NumPy
 
-    check_size(data, limits)
     starts, stops = lines_of(data, limits)
     if not len(stops) or stops[-1] != len(data):
         raise DecodeError(_CUT_OFF if len(data) else _NO_END)
     if (stops - starts).max() > limits.line:
         raise over_limit(limits, 'line', 'more')
     lines = _Present(data)
-    header = header_in(_first_line(lines.at(1, 0, int(stops[0]))))
-    check_layouts(header, limits)
+    header = _first_line(lines.at(1, 0, int(stops[0])), limits)
     special = starting_with(data, starts, (_DEFINE, _END))
     reading = _Reading(lines, header, limits, verify, recover=False)
     known, more = [(0, len(header.layouts))], True
@@ -421,11 +411,7 @@ class JsonLines(Wire):
         return len(_PREFIX) if head.startswith(_PREFIX) and b'"lines":true' in head[:80] else 0
 
     def encode(self, stream):
-        chunks, done = [], 0
-        for batch in stream.batches():
-            for block in batch:
-                chunks.append((json_lines(block.rows, done, stream), len(block)))
-                done += len(block)
+        chunks = [(json_lines(block.rows, start, stream), len(block)) for start, block in stream.numbered()]
         stream.finish()
         out = io.BytesIO()
         writer = LinesWriter(out, stream.header)
