@@ -96,6 +96,13 @@ class TaskShape:
         "For each field in the order of the declarations, its place in the struct."
         return [self.order.index(i) for i in range(len(self.order))]
 
+    def values(
+        self,
+        task: Any,  # a struct
+    ) -> Iterator:
+        "What a task says, in the order of the declarations."
+        return (getattr(task, self.names[place]) for place in self.places)
+
     @cached_property
     def struct(self) -> type:
         "A struct class for JSON, whose whole numbers have a range."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JSON_KEYS', 'texts_in', 'JsonKeys', 'json_value', 'json_lines', 'header_fields', 'check_mark', 'header_in',
-           'with_header_bytes', 'RowReader', 'checked_blocks', 'read_rows', 'charged', 'Json', 'bad_comma']
+           'with_header_bytes', 'RowReader', 'read_rows', 'charged', 'Json', 'bad_comma']
 
 # %% ../../nbs/build/15_json_rows.ipynb #c0c2d269
 import re
@@ -197,6 +197,11 @@ def _has_tags(text: bytes) -> bool:
     "May there be tagged values in JSON? One byte is found much faster than two."
     return b'$' in text and b'"$' in text
 
+
+def _with_tags(row: Any, line: Any) -> Any:
+    "A record with bytes where tags in its text say so."
+    return with_bytes(row) if _has_tags(bytes(line)) else row
+
 # %% ../../nbs/build/15_json_rows.ipynb #7d408b11
 class RowReader:
     "Turns the text of records into structs of the type that their layout prescribes."
@@ -204,10 +209,9 @@ class RowReader:
     def __init__(
         self,
         header: Header,  # may still grow
-        tags: bool = True,  # may there be tagged values in the text?
     ):
+        self.header = header
         self.layouts = header.layouts
-        self.tags = tags
         self._decoders: dict = {}
 
     def layout(
@@ -227,39 +231,45 @@ class RowReader:
             self._decoders[k] = msgspec.json.Decoder(record_shape(self.layouts[k], k).struct).decode
         return self._decoders[k]
 
-    def many(
+    def blocks(
         self,
         lines: list,  # JSON of one record each
-    ) -> list:  # their structs; raises what msgspec raises
-        "The records of some lines."
-        if len(self.layouts) != 1:
-            return list(map(self._one, lines))
-        try:
-            rows = list(map(self._decoder(0), lines))
-        except msgspec.ValidationError:
-            return list(map(self._one, lines))
-        if self.tags:
-            rows = [with_bytes(row) if _has_tags(bytes(line)) else row for row, line in zip(rows, lines)]
-        return rows
+    ) -> list:  # `Block`s; raises what msgspec raises, or ValueError
+        "The records of some lines, in which no key stands twice."
+        rows, text = self._rows(lines), b''.join(lines)
+        if _has_tags(text):
+            rows = list(map(_with_tags, rows, lines))
+        blocks = list(row_blocks(rows, self.header))
+        if len(text) < _SHORT or len(blocks) > _MANY or not _as_many_colons(text, blocks):
+            for row, line in zip(rows, lines):
+                JSON_KEYS.check(bytes(line), row)
+        return blocks
 
     def one(
         self,
         line: Any,  # JSON of one record
     ) -> Any:  # its struct; raises what msgspec raises, or ValueError
         "The record of a line, in which no key stands twice."
-        row = self._one(line)
+        row = _with_tags(self._row(line), line)
         JSON_KEYS.check(bytes(line), row)
         return row
 
-    def _one(self, line: Any) -> Any:
+    def _rows(self, lines: list) -> list:
+        if len(self.layouts) == 1:
+            try:
+                return list(map(self._decoder(0), lines))
+            except msgspec.ValidationError:
+                pass  # there may be a number of 64 bits
+        return list(map(self._row, lines))
+
+    def _row(self, line: Any) -> Any:
         k = self.layout(line)
         try:
-            row = self._decoder(k)(line)
+            return self._decoder(k)(line)
         except msgspec.ValidationError as e:
             if '`int`' not in str(e):
                 raise
-            row = self._wide(line, k)
-        return with_bytes(row) if self.tags and _has_tags(bytes(line)) else row
+            return self._wide(line, k)
 
     def _wide(self, line: Any, k: int) -> Any:
         "A record with whole numbers of 63 bits and more, which must still fit in 64."
@@ -315,20 +325,6 @@ def _keys_of(structs: list) -> int:
     return len(structs) * len(names) - absent
 
 
-def checked_blocks(
-    rows: list,  # structs of records
-    lines: list,  # what they were read from
-    header: Header,
-) -> list:
-    "Records as blocks. Raises `DecodeError` if a key stands twice in one of their lines."
-    blocks = list(row_blocks(rows, header))
-    text = b''.join(lines)
-    if len(text) < _SHORT or len(blocks) > _MANY or not _as_many_colons(text, blocks):
-        for row, line in zip(rows, lines):
-            JSON_KEYS.check(bytes(line), row)
-    return blocks
-
-
 _SHORT = 4000  # bytes; for less it is quicker to write the records again
 _MANY = 8  # blocks, as where layouts take turns; for more it is quicker, too
 
@@ -346,12 +342,11 @@ def read_rows(
     lines: Iterator,  # JSON of one record each
     header: Header,
     limits: Limits,  # what to accept
-    tags: bool = True,  # may there be tagged values in the text?
     budget: Optional[Budget] = None,  # for the objects that the records become
 ) -> Iterator[Block]:
     "Blocks of records; all problems of the document in one error at its end."
     budget = budget or Budget()
-    reader, problems = RowReader(header, tags), Problems(limits.problems)
+    reader, problems = RowReader(header), Problems(limits.problems)
     count = 0
     while batch := list(islice(lines, BATCH)):
         start, count = count, count + len(batch)
@@ -359,7 +354,7 @@ def read_rows(
             raise over_limit(limits, 'records', 'more', '$.records')
         blocks: list = []
         try:
-            blocks = checked_blocks(reader.many(batch), batch, header)
+            blocks = reader.blocks(batch)
         except (*NOT_WHOLE, ValueError):
             _note_all(reader, batch, start, limits, problems)
         if problems.full:
@@ -413,8 +408,7 @@ class Json(Wire):
 
     def decode(self, data, limits, verify, recover):
         header, lines = self._as_written(data, limits) or self._any(data, limits, verify)
-        rows = read_rows(lines, header, limits, _has_tags(data), Budget(len(data)))
-        return Stream(header, rows, trusted=True)
+        return Stream(header, read_rows(lines, header, limits, Budget(len(data))), trusted=True)
 
     def _as_written(self, data, limits):
         "Header and record lines of a text that is byte for byte as it was written, else None."

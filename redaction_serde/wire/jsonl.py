@@ -35,7 +35,6 @@ from redaction_serde.wire.json import (
     RowReader,
     charged,
     check_mark,
-    checked_blocks,
     header_fields,
     header_in,
     json_lines,
@@ -232,7 +231,7 @@ class _Reading:
     def _blocks(self, batch: list) -> Iterator:
         "Blocks of the records of some lines, which have been paid for."
         try:
-            blocks, kept = checked_blocks(self.reader.many(batch), batch, self.header), range(len(batch))
+            blocks, kept = self.reader.blocks(batch), range(len(batch))
         except (*NOT_WHOLE, ValueError):
             rows, kept = self._one_by_one(batch)
             blocks = list(row_blocks(rows, self.header))
