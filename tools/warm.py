@@ -116,6 +116,10 @@ def become(streams, arguments, cwd, env):
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
         os.close(stream)
+    # new objects for them: the server's remember whether its own can seek
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, 'w', closefd=False)
+    sys.stderr = sys.__stderr__ = open(2, 'w', buffering=1, errors='backslashreplace', closefd=False)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
