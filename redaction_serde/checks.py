@@ -32,20 +32,19 @@ from redaction_serde.document import (
     Header,
     Index,
     RecordShape,
-    Stream,
     find_problems,
     layout_of,
     record_shape,
     task_key,
 )
-from .errors import DecodeError, Limits, Problem, Problems, SerdeError, UnknownComponentError
+from .errors import DecodeError, Limits, Problems, SerdeError, UnknownComponentError
 from .files import read_file
 from .kinds.keypoints import metadata_attributes
 from .kinds.kind import odd_value
 from .kinds.labels import class_map_state
 from .values import INT_RANGE, LOOKING, Reading, check_hashes, check_path, from_value, show_place
 from .wire.format import BAD_DATA, guarded
-from .wire.registry import decode_stream
+from .wire.registry import decode
 
 # %% ../nbs/build/21_checks.ipynb #89d240bd
 class Look:
@@ -62,7 +61,6 @@ class Look:
         self.reading = Reading(root)
         self.place: Any = '$'
         self.ids: list = []  # of the records that were looked at
-        self._names: dict = {}
 
     def note(self, steps: Any, message: str) -> None:
         "Note a problem at a place below the current one."
@@ -105,14 +103,14 @@ class Look:
 
     def whole_numbers(self, steps: Any, data: Any) -> None:
         "Lists of numbers, whose whole numbers must fit in 64 bits."
+        self._whole_numbers(self._below(steps), data)
+
+    def _whole_numbers(self, place: Any, data: Any) -> None:
         for i, x in enumerate(data):
             if isinstance(x, (list, tuple)):
-                steps_in = steps if isinstance(steps, tuple) else (steps,)
-                self.whole_numbers((*steps_in, i), x)
+                self._whole_numbers((place, i), x)
             elif type(x) is int and x not in INT_RANGE:
-                self.note(
-                    (*(steps if isinstance(steps, tuple) else (steps,)), i), 'the integer does not fit in 64 bits'
-                )
+                self.problems.note(show_place((place, i)), 'the integer does not fit in 64 bits')
 
     def class_map(self, k: Optional[int]) -> bool:
         "A position in the header's class maps, or None."
@@ -215,26 +213,23 @@ def check_record(
 # %% ../nbs/build/21_checks.ipynb #bbe34e32
 def _check_fields(data: Any, task: Any, spec: Any, look: Look) -> None:
     "The fields of all components of a task."
-    places = iter(task.places)
+    values = task.values(data)
     for name in spec.components:
         for kind in component_named(name).kinds:
-            kind.check([getattr(data, task.names[next(places)]) for _ in kind.fields], look)
+            kind.check([next(values) for _ in kind.fields], look)
 
 # %% ../nbs/build/21_checks.ipynb #713d56d9
 def _check_aside(data: Any, task: Any, spec: Any, look: Look, place: Any) -> None:
     "What was put aside for the components of a task."
-    places = iter(task.places)
-    values = {
-        name: [getattr(data, task.names[next(places)]) for _ in component_named(name).fields]
-        for name in spec.components
-    }
+    values = task.values(data)
+    said = {name: [next(values) for _ in component_named(name).fields] for name in spec.components}
     for name, attrs in data.extras.items():
         here = ((place, 'extras'), name)
         if name not in spec.components:
             look.note(('extras',), f'no component {name[:60]!r} in this layout')
             continue
         try:
-            for _ in read_aside(component_named(name), spec.components, attrs, values[name], look.reading, here):
+            for _ in read_aside(component_named(name), spec.components, attrs, said[name], look.reading, here):
                 pass
         except SerdeError as e:
             look.problems.take(e.problems)
@@ -266,15 +261,13 @@ def check_header(
 # %% ../nbs/build/21_checks.ipynb #3eab9737
 def _accepts_at(look: Look, steps: tuple, function: Callable, data: Any) -> None:
     "Note what a function raises, with places below this one."
+    path = show_place(look._below(steps))
     try:
         function(data, LOOKING)
-        return
     except SerdeError as e:
-        problems = e.problems
+        look.problems.take(e.problems, path)
     except BAD_DATA as e:
-        problems = [Problem('$', f'{type(e).__name__}: {e}')]
-    path = show_place(look._below(steps))
-    look.problems.take(Problem(path + p.path.removeprefix('$'), p.message) for p in problems)
+        look.problems.note(path, f'{type(e).__name__}: {e}')
 
 # %% ../nbs/build/21_checks.ipynb #4013b170
 def check_layout(
@@ -437,9 +430,7 @@ def check(
     verify: bool = True,  # refuse a file whose checksum does not match
 ) -> Document:  # what it holds
     "See that a file is whole and valid, without icevision. Raises `DecodeError` with every problem, or OSError."
-    stream = decode_stream(read_file(path, limits), limits, verify)
-    rows = list(chain.from_iterable(block.rows for block in stream.blocks))
-    document = Document(stream.header, rows)
+    document = decode(read_file(path, limits), limits, verify)
     if found := broken_references(document, limits):
         raise DecodeError(found)
     return document

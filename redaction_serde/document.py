@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'BATCH', 'SHARED', 'LATE', 'YOUNGER', 'TaskSpec', 'Layout', 'task_key', 'task_keys', 'TaskShape',
            'task_shape', 'ColumnSpec', 'RecordShape', 'record_shape', 'Index', 'Header', 'layout_of', 'check_layouts',
-           'version_of', 'Block', 'row_blocks', 'Stream', 'record_of', 'View', 'Document', 'find_problems']
+           'version_of', 'Block', 'row_blocks', 'Stream', 'record_of', 'View', 'Document', 'find_problems',
+           'problem_of']
 
 # %% ../nbs/build/12_document.ipynb #c5cabbe9
 import re
@@ -94,6 +95,13 @@ class TaskShape:
     def places(self) -> list:
         "For each field in the order of the declarations, its place in the struct."
         return [self.order.index(i) for i in range(len(self.order))]
+
+    def values(
+        self,
+        task: Any,  # a struct
+    ) -> Iterator:
+        "What a task says, in the order of the declarations."
+        return (getattr(task, self.names[place]) for place in self.places)
 
     @cached_property
     def struct(self) -> type:
@@ -356,18 +364,13 @@ class Stream:
         self.trusted = trusted
         self.partial = partial
 
-    def batches(self) -> Iterator[list]:
-        "Lists of blocks, which together hold `BATCH` records; fewer only at the end."
-        batch, count = [], 0
+    def numbered(self) -> Iterator[tuple]:  # position of the first record, and the block
+        "The blocks, each with its place among the records. Objects are counted."
+        count = 0
         for block in self.blocks:
-            batch.append(block)
-            count += len(block)
             self.objects += len(block) * block.shape.objects
-            if count >= BATCH:
-                yield batch
-                batch, count = [], 0
-        if batch:
-            yield batch
+            yield count, block
+            count += len(block)
 
     def finish(self) -> None:
         "Raise what was found on the way."
@@ -563,7 +566,7 @@ def find_problems(
         msgspec.convert(data, type_)
         return
     except (msgspec.ValidationError, RecursionError) as e:
-        whole = _problem(e, path)
+        whole = problem_of(e, path)
     before = len(problems)
     info = msgspec.inspect.type_info(type_)
     if isinstance(info, msgspec.inspect.StructType) and isinstance(data, dict):
@@ -574,7 +577,11 @@ def find_problems(
         problems.take([whole])
 
 # %% ../nbs/build/12_document.ipynb #d55c9762
-def _problem(error: Exception, path: str) -> Problem:
+def problem_of(
+    error: Exception,  # of msgspec, which says its place behind its message
+    path: str,  # of the value that was looked at
+) -> Problem:
+    "What msgspec has found, with its place in the document."
     message, _, place = str(error).partition(' - at `')
     return Problem(path + place.rstrip('`').lstrip('$'), message)
 

@@ -208,7 +208,7 @@ class Problems(list):
         else:
             self.append(Problem(path, message))
 
-    def take(self, problems: Iterable[Problem]) -> None:
-        "Keep problems that somebody else has found."
+    def take(self, problems: Iterable[Problem], place: str = '$') -> None:
+        "Keep problems that somebody else has found, in something that stands at a place."
         for problem in problems:
-            self.note(problem.path, problem.message)
+            self.note(problem.path.replace('$', place, 1), problem.message)

@@ -11,8 +11,8 @@ import copyreg
 import reprlib
 import types
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable
-from functools import lru_cache, singledispatch
+from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache, partial, singledispatch
 from itertools import chain
 from pathlib import PurePath
 from typing import Any, NamedTuple, cast
@@ -95,34 +95,22 @@ def _dict_of(x: Any) -> dict:
         return {}
 
 
-@parts.register
-def _(x: int):
-    return Parts(own=int.__index__(x), attributes=_dict_of(x))
+_OWN: dict = {  # a plain type -> what tells a value of it from all others
+    int: int.__index__,
+    float: float.hex,
+    complex: complex.__repr__,  # which is exact, as that of a float is
+    str: str.__str__,
+    bytes: bytes,
+    PurePath: str,
+}
 
 
-@parts.register
-def _(x: float):
-    return Parts(own=float.hex(x), attributes=_dict_of(x))
+def _plain_parts(own: Callable, x: Any) -> Parts:
+    return Parts(own=own(x), attributes=_dict_of(x))
 
 
-@parts.register
-def _(x: complex):
-    return Parts(own=(x.real.hex(), x.imag.hex()), attributes=_dict_of(x))
-
-
-@parts.register
-def _(x: str):
-    return Parts(own=str.__str__(x), attributes=_dict_of(x))
-
-
-@parts.register
-def _(x: bytes):
-    return Parts(own=bytes(x), attributes=_dict_of(x))
-
-
-@parts.register
-def _(x: PurePath):
-    return Parts(own=str(x), attributes=_dict_of(x))
+for _type, _own in _OWN.items():
+    parts.register(_type, partial(_plain_parts, _own))
 
 # %% ../nbs/build/30_exact.ipynb #f1d0000f
 @parts.register

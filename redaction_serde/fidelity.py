@@ -395,20 +395,9 @@ class _Walk:
     def note(self, kind: str, step: _Step | None, before, after, px=None, iou=None):
         "Add a difference."
         at = _place(step)
-        self.differences.append(
-            Difference(
-                kind,
-                at.path,
-                *_briefs(before, after),
-                px,
-                iou,
-                _code(kind, at, px),
-                at.record,
-                at.task,
-                at.component,
-                at.position,
-            )
-        )
+        old, new = _briefs(before, after)
+        where = at.record, at.task, at.component, at.position
+        self.differences.append(Difference(kind, at.path, old, new, px, iou, _code(kind, at, px), *where))
 
     def through(self, before, after, step: _Step | None = None):
         "Compare anything with anything."

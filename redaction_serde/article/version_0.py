@@ -13,7 +13,7 @@ import msgspec
 from ..document import Document, Header, Layout, Stream, TaskSpec, find_problems, record_shape, row_blocks
 from ..errors import DecodeError, Limits, Problems, over_limit
 from ..kinds.labels import ClassMapData
-from ..wire.format import NOT_WHOLE, Wire, check_size
+from ..wire.format import NOT_WHOLE, Wire
 from ..wire.json import JSON_KEYS
 
 # %% ../../nbs/build/26_article_list.ipynb #22ddb54c
@@ -99,7 +99,6 @@ class ArticleList(Wire):
         return int(head.lstrip()[:1] == b'[')
 
     def decode(self, data, limits, verify, recover):
-        check_size(data, limits)
         try:
             items = msgspec.json.decode(data)
             JSON_KEYS.check(data, items)

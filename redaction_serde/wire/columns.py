@@ -222,14 +222,12 @@ def encode_blocks(
     pack: Any = None,  # `Block` -> what `encode` takes; a `PackedBlock` if not given
 ) -> list:  # the format's own form of each block
     "The blocks of a stream, encoded. What cannot be held is noted by its place."
-    encoded, done, pack = [], 0, pack or pack_block
-    for batch in stream.batches():
-        for block in batch:
-            try:
-                encoded.append(encode(pack(block if stream.trusted else _checked(block))))
-            except CANNOT as e:
-                _note_rows(block, done, e, find, stream.problems)
-            done += len(block)
+    encoded, pack = [], pack or pack_block
+    for start, block in stream.numbered():
+        try:
+            encoded.append(encode(pack(block if stream.trusted else _checked(block))))
+        except CANNOT as e:
+            _note_rows(block, start, e, find, stream.problems)
     stream.finish()
     return encoded
 
@@ -250,10 +248,10 @@ def encode_header(
 # %% ../../nbs/build/17_columns.ipynb #5874bd0a
 def _note_rows(block: Block, start: int, error: Exception, find: Any, problems: Problems) -> None:
     "Note what of some records a format cannot hold."
-    before = len(problems) + problems.left_out
+    before = len(problems)
     for i, row in enumerate(block.rows, start):
         find(row, f'$.records[{i}]', problems)
-    if len(problems) + problems.left_out == before:
+    if len(problems) == before:
         problems.note(f'$.records[{start}]', f'cannot write these records: {error}')
 
 # %% ../../nbs/build/17_columns.ipynb #2b8620a9

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JSON_KEYS', 'texts_in', 'JsonKeys', 'json_value', 'json_lines', 'header_fields', 'check_mark', 'header_in',
-           'with_header_bytes', 'RowReader', 'checked_blocks', 'read_rows', 'charged', 'Json', 'bad_comma']
+           'with_header_bytes', 'RowReader', 'read_rows', 'charged', 'Json', 'bad_comma']
 
 # %% ../../nbs/build/15_json_rows.ipynb #c0c2d269
 import re
@@ -24,19 +24,17 @@ from redaction_serde.document import (
     Header,
     Stream,
     check_layouts,
-    layout_of,
+    problem_of,
     record_shape,
     row_blocks,
 )
-from ..errors import Budget, DecodeError, EncodeError, Limits, Problem, Problems, over_limit, printable
-from ..kinds.kind import Whole
+from ..errors import Budget, DecodeError, EncodeError, Limits, Problems, over_limit, printable
 from ..values import INT_RANGE, with_bytes
 from redaction_serde.wire.format import (
     NOT_WHOLE,
     Keys,
     Wire,
     bad_checksum,
-    check_size,
     check_version,
     explain,
     explained,
@@ -73,15 +71,6 @@ class JsonKeys(Keys):
 # %% ../../nbs/build/15_json_rows.ipynb #fc49e2cf
 _encoder = msgspec.json.Encoder()
 JSON_KEYS = JsonKeys(msgspec.json, b'{')
-_MINORS = range(VERSION[1] + 1)
-
-
-def _prefix(version: str) -> bytes:
-    "How a document begins, up to its checksum."
-    return f'{{"format":"{FORMAT}","version":"{version}","crc32":"'.encode()
-
-
-_PREFIXES = tuple(_prefix(f'{VERSION[0]}.{minor}') for minor in _MINORS)  # of one length
 _RECORDS, _END = b'"records":[\n', b']}\n'
 
 
@@ -119,10 +108,10 @@ def json_lines(
         lines, error, suspects = b'', e, range(len(rows))
     if b'null' in lines:
         suspects = [i for i, line in enumerate(lines.split(b'\n')) if b'null' in line]
-    before = len(stream.problems) + stream.problems.left_out
+    before = len(stream.problems)
     for i in suspects:
         find_unholdable(rows[i], f'$.records[{start + i}]', stream.problems)
-    if error and len(stream.problems) + stream.problems.left_out == before:
+    if error and len(stream.problems) == before:
         stream.problems.note(f'$.records[{start}]', f'cannot write these records as JSON: {error}')
     return lines
 
@@ -176,8 +165,10 @@ class _Shape(_Envelope, kw_only=True, forbid_unknown_fields=True):
 
 def header_in(
     whole: Header,  # or a class that has more
+    limits: Limits,  # what to accept
 ) -> Header:
     "The header part of an envelope."
+    check_layouts(whole, limits)
     return with_header_bytes(Header(*_header_fields(whole)))
 
 
@@ -195,9 +186,6 @@ def with_header_bytes(
             raise DecodeError(str(e), '$.attributes') from None
     return header
 
-
-_START = re.compile(rb'\{"format":"%s","version":"[0-9]{1,4}\.[0-9]{1,4}","crc32":"[0-9a-f]{8}",\n' % FORMAT.encode())
-
 # %% ../../nbs/build/15_json_rows.ipynb #b043eabc
 class _LayoutOf(Struct):
     "Only the layout of a record; all else is skipped."
@@ -209,6 +197,11 @@ def _has_tags(text: bytes) -> bool:
     "May there be tagged values in JSON? One byte is found much faster than two."
     return b'$' in text and b'"$' in text
 
+
+def _with_tags(row: Any, line: Any) -> Any:
+    "A record with bytes where tags in its text say so."
+    return with_bytes(row) if _has_tags(bytes(line)) else row
+
 # %% ../../nbs/build/15_json_rows.ipynb #7d408b11
 class RowReader:
     "Turns the text of records into structs of the type that their layout prescribes."
@@ -216,10 +209,9 @@ class RowReader:
     def __init__(
         self,
         header: Header,  # may still grow
-        tags: bool = True,  # may there be tagged values in the text?
     ):
+        self.header = header
         self.layouts = header.layouts
-        self.tags = tags
         self._decoders: dict = {}
 
     def layout(
@@ -235,49 +227,52 @@ class RowReader:
         return k
 
     def _decoder(self, k: int) -> Any:
-        decode = self._decoders.get(k)
-        if decode is None:
-            struct = record_shape(self.layouts[k], k).struct
-            decode = self._decoders[k] = msgspec.json.Decoder(struct).decode
-        return decode
+        if k not in self._decoders:
+            self._decoders[k] = msgspec.json.Decoder(record_shape(self.layouts[k], k).struct).decode
+        return self._decoders[k]
 
-    def many(
+    def blocks(
         self,
         lines: list,  # JSON of one record each
-    ) -> list:  # their structs; raises what msgspec raises
-        "The records of some lines."
-        if len(self.layouts) != 1:
-            return list(map(self._one, lines))
-        try:
-            rows = list(map(self._decoder(0), lines))
-        except msgspec.ValidationError:
-            return list(map(self._one, lines))
-        if self.tags:
-            rows = [with_bytes(row) if _has_tags(bytes(line)) else row for row, line in zip(rows, lines)]
-        return rows
+    ) -> list:  # `Block`s; raises what msgspec raises, or ValueError
+        "The records of some lines, in which no key stands twice."
+        rows, text = self._rows(lines), b''.join(lines)
+        if _has_tags(text):
+            rows = list(map(_with_tags, rows, lines))
+        blocks = list(row_blocks(rows, self.header))
+        if len(text) < _SHORT or len(blocks) > _MANY or not _as_many_colons(text, blocks):
+            for row, line in zip(rows, lines):
+                JSON_KEYS.check(bytes(line), row)
+        return blocks
 
     def one(
         self,
         line: Any,  # JSON of one record
     ) -> Any:  # its struct; raises what msgspec raises, or ValueError
         "The record of a line, in which no key stands twice."
-        row = self._one(line)
+        row = _with_tags(self._row(line), line)
         JSON_KEYS.check(bytes(line), row)
         return row
 
-    def _one(self, line: Any) -> Any:
-        decode = self._decoder(self.layout(line))
+    def _rows(self, lines: list) -> list:
+        if len(self.layouts) == 1:
+            try:
+                return list(map(self._decoder(0), lines))
+            except msgspec.ValidationError:
+                pass  # there may be a number of 64 bits
+        return list(map(self._row, lines))
+
+    def _row(self, line: Any) -> Any:
+        k = self.layout(line)
         try:
-            row = decode(line)
+            return self._decoder(k)(line)
         except msgspec.ValidationError as e:
             if '`int`' not in str(e):
                 raise
-            row = self._wide(line)
-        return with_bytes(row) if self.tags and _has_tags(bytes(line)) else row
+            return self._wide(line, k)
 
-    def _wide(self, line: Any) -> Any:
+    def _wide(self, line: Any, k: int) -> Any:
         "A record with whole numbers of 63 bits and more, which must still fit in 64."
-        k = self.layout(line)
         row: Any = msgspec.json.decode(line, type=record_shape(self.layouts[k], k).wide_struct)
         if too_long := _long_numbers(msgspec.json.decode(line)):
             raise msgspec.ValidationError(f'the integer does not fit in 64 bits - at `{too_long}`')
@@ -290,32 +285,23 @@ class RowReader:
         limits: Limits,  # how many problems to look for
     ) -> Any:  # its struct
         "The record of a line. Raises `DecodeError` with everything that is wrong with it."
+        path, problems = f'$.records[{position}]', Problems(limits.problems)
         try:
             return self.one(line)
+        except DecodeError as e:
+            problems.take(e.problems, path)
         except (*NOT_WHOLE, ValueError) as e:
-            problems = Problems(limits.problems)
-            self.note(line, e, f'$.records[{position}]', problems)
-            raise DecodeError(problems) from None
+            self._explain(line, e, path, problems)
+        raise DecodeError(problems)
 
-    def note(
-        self,
-        line: Any,  # JSON of one record, which could not be read
-        error: Exception,  # what reading it raised
-        path: str,  # its place
-        problems: Problems,  # takes at least one
-    ) -> None:
-        "Note everything that is wrong with one record."
-        if isinstance(error, DecodeError):
-            problems.take(Problem(path + p.path.removeprefix('$'), p.message) for p in error.problems)
-            return
+    def _explain(self, line: Any, error: Exception, path: str, problems: Problems) -> None:
+        "Note everything that is wrong with a record that could not be read."
         try:
             k = self.layout(line)
-            struct = record_shape(self.layouts[k], k).wide_struct
         except NOT_WHOLE as e:
-            message, _, place = str(e).partition(' - at `')
-            problems.note(path + place.rstrip('`').lstrip('$'), message)
+            problems.take([problem_of(e, path)])
             return
-        explain(bytes(line), struct, error, path, problems)
+        explain(bytes(line), record_shape(self.layouts[k], k).wide_struct, error, path, problems)
 
 # %% ../../nbs/build/15_json_rows.ipynb #33ed057b
 def _long_numbers(data: Any, path: str = '$') -> str:
@@ -339,20 +325,6 @@ def _keys_of(structs: list) -> int:
     return len(structs) * len(names) - absent
 
 
-def checked_blocks(
-    rows: list,  # structs of records
-    lines: list,  # what they were read from
-    header: Header,
-) -> list:
-    "Records as blocks. Raises `DecodeError` if a key stands twice in one of their lines."
-    blocks = list(row_blocks(rows, header))
-    text = b''.join(lines)
-    if len(text) < _SHORT or len(blocks) > _MANY or not _as_many_colons(text, blocks):
-        for row, line in zip(rows, lines):
-            JSON_KEYS.check(bytes(line), row)
-    return blocks
-
-
 _SHORT = 4000  # bytes; for less it is quicker to write the records again
 _MANY = 8  # blocks, as where layouts take turns; for more it is quicker, too
 
@@ -370,23 +342,21 @@ def read_rows(
     lines: Iterator,  # JSON of one record each
     header: Header,
     limits: Limits,  # what to accept
-    first: int = 0,  # position of the first record
-    tags: bool = True,  # may there be tagged values in the text?
     budget: Optional[Budget] = None,  # for the objects that the records become
 ) -> Iterator[Block]:
     "Blocks of records; all problems of the document in one error at its end."
     budget = budget or Budget()
-    reader, problems = RowReader(header, tags), Problems(limits.problems)
-    count = first
+    reader, problems = RowReader(header), Problems(limits.problems)
+    count = 0
     while batch := list(islice(lines, BATCH)):
         start, count = count, count + len(batch)
         if count > limits.records:
             raise over_limit(limits, 'records', 'more', '$.records')
         blocks: list = []
         try:
-            blocks = checked_blocks(reader.many(batch), batch, header)
+            blocks = reader.blocks(batch)
         except (*NOT_WHOLE, ValueError):
-            _note_all(reader, batch, start, problems)
+            _note_all(reader, batch, start, limits, problems)
         if problems.full:
             break
         if not problems:
@@ -405,13 +375,13 @@ def charged(
         yield block
 
 # %% ../../nbs/build/15_json_rows.ipynb #6f591c4e
-def _note_all(reader: RowReader, batch: list, start: int, problems: Problems) -> None:
+def _note_all(reader: RowReader, batch: list, start: int, limits: Limits, problems: Problems) -> None:
     "Note what is wrong with each record of a batch."
     for i, line in enumerate(batch, start):
         try:
-            reader.one(line)
-        except (*NOT_WHOLE, ValueError) as e:
-            reader.note(line, e, f'$.records[{i}]', problems)
+            reader.record(line, i, limits)
+        except DecodeError as e:
+            problems.take(e.problems)
         if problems.full:
             return
 
@@ -425,24 +395,20 @@ class Json(Wire):
         return int(head.lstrip()[:1] == b'{')
 
     def encode(self, stream):
-        records, done = [], 0
-        for batch in stream.batches():
-            for block in batch:
-                rows = block.rows
-                records += [json_lines(rows, done, stream)[:-1].replace(b'\n', b',\n'), b',\n']
-                done += len(rows)
+        records = []
+        for start, block in stream.numbered():
+            records += [json_lines(block.rows, start, stream)[:-1].replace(b'\n', b',\n'), b',\n']
         stream.finish()
         if records:
             records[-1] = b'\n'  # no comma after the last record
         head = [b'"%s":%s,\n' % (name.encode(), value) for name, value in header_fields(stream.header)]
         body = [*head, _RECORDS, *records, _END]
-        return b''.join([_prefix(version_text(stream.header)), b'%08x",\n' % _crc(body), *body])
+        first = b'{"format":"%s","version":"%s","crc32":"%08x",\n'
+        return b''.join([first % (FORMAT.encode(), version_text(stream.header).encode(), _crc(body)), *body])
 
     def decode(self, data, limits, verify, recover):
-        check_size(data, limits)
         header, lines = self._as_written(data, limits) or self._any(data, limits, verify)
-        rows = read_rows(lines, header, limits, 0, _has_tags(data), Budget(len(data)))
-        return Stream(header, rows, trusted=True)
+        return Stream(header, read_rows(lines, header, limits, Budget(len(data))), trusted=True)
 
     def _as_written(self, data, limits):
         "Header and record lines of a text that is byte for byte as it was written, else None."
@@ -464,22 +430,11 @@ class Json(Wire):
         if verify:
             _check_crc(data, whole)
         JSON_KEYS.search(data)
-        header = header_in(whole)
-        check_layouts(header, limits)
-        return header, iter(whole.records)
-
-    def one(self, data, i, limits, verify):
-        check_size(data, limits)
-        found = self._as_written(data, limits)
-        if found is None:
-            return None
-        header, lines = found
-        return header, next(read_rows(islice(lines, i, i + 1), header, limits, i), None)
+        return header_in(whole, limits), iter(whole.records)
 
     def places(self, data, limits, verify):
         from redaction_serde.wire.places import Places, cut, found_again  # which needs NumPy
 
-        check_size(data, limits)
         start = _records_start(data)
         if start is not None and (not verify or _is_whole(data)):
             header = _first_part(data, start, limits)
@@ -498,27 +453,34 @@ def _crc(parts: list) -> int:
 
 
 _COMMA = ord(',')
-_HEAD = len(_PREFIXES[0]) + len('01234567",\n')  # bytes up to those that the checksum covers
+_FIRST_LINE: Any = re.compile(
+    rb'\{"format":"%s","version":"([0-9]{1,4}\.[0-9]{1,4})","crc32":"([0-9a-f]{8})",\n' % FORMAT.encode()
+)
 
 
 def _records_start(data: Any) -> Optional[int]:
     "Where the lines of the records begin, in a text that looks as it is written; else None."
-    n = len(_PREFIXES[0])
-    if data[:n] not in _PREFIXES or data[n + 8 : _HEAD] != b'",\n' or data[-len(_END) :] != _END:
+    first = _FIRST_LINE.match(data)
+    if not first or data[-len(_END) :] != _END or check_version(first[1].decode()) > VERSION:
         return None
-    start = data.find(b'\n' + _RECORDS, n)
+    start = data.find(b'\n' + _RECORDS, first.end() - 1)
     return None if start < 0 else start + 1 + len(_RECORDS)
+
+
+def _checksum(data: Any) -> str:
+    "The checksum of all that follows the first line."
+    first = _FIRST_LINE.match(data)
+    return f'{zlib.crc32(memoryview(data)[first.end() :] if first else b""):08x}'
 
 
 def _is_whole(data: Any) -> bool:
     "Is the checksum of a text that looks as it is written that of its bytes?"
-    n = len(_PREFIXES[0])
-    return b'%08x' % zlib.crc32(memoryview(data)[_HEAD:]) == data[n : n + 8]
+    return _FIRST_LINE.match(data)[2].decode() == _checksum(data)
 
 
 def _first_part(data: Any, start: int, limits: Limits) -> Header:
     "The header of a text that looks as it is written."
-    fields = data[_HEAD : start - len(_RECORDS)].rstrip(b',\n')
+    fields = data[_FIRST_LINE.match(data).end() : start - len(_RECORDS)].rstrip(b',\n')
     text = b'{%s}' % fields
     header = header_of(text, limits, msgspec.json.decode)
     JSON_KEYS.check(text.replace(b'\n', b''), header)
@@ -549,7 +511,6 @@ def _check_crc(data: bytes, whole: _Envelope) -> None:
         message = 'there is no checksum, so that nobody can say whether this is whole; if you know that it is, load it with verify=False'
         raise DecodeError(message, '$.crc32')
     data = data.replace(b'\r\n', b'\n')  # as a tool for another operating system may have written it
-    start = _START.match(data)
-    found = f'{zlib.crc32(memoryview(data)[start.end() :] if start else b""):08x}'
+    found = _checksum(data)
     if found != whole.crc32:
         raise bad_checksum(whole.crc32, found, path='$.crc32')

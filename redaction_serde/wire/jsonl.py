@@ -6,7 +6,6 @@
 __all__ = ['LinesWriter', 'RecoveryWarning', 'read_lines', 'JsonLines']
 
 # %% ../../nbs/build/16_json_lines.ipynb #937c1fee
-import gzip
 import io
 import warnings
 import zlib
@@ -30,13 +29,12 @@ from redaction_serde.document import (
 from ..errors import Budget, DecodeError, LimitError, Limits, over_limit
 from ..kinds.keypoints import KeypointsSpec
 from ..kinds.labels import ClassMapData
-from .format import NOT_WHOLE, Wire, bad_checksum, check_size, explained, version_text
+from .format import NOT_WHOLE, Wire, bad_checksum, explained, version_text
 from redaction_serde.wire.json import (
     JSON_KEYS,
     RowReader,
     charged,
     check_mark,
-    checked_blocks,
     header_fields,
     header_in,
     json_lines,
@@ -152,7 +150,7 @@ class _Lines:
         "The next line. Raises `DecodeError` if there is no whole one, `LimitError` if it is too long."
         self.crc = zlib.crc32(self._last, self.crc)
         most = min(self.limits.line, self.limits.bytes - self.size)
-        line = self._read(self.file.readline, most + 1)
+        line = self.file.readline(most + 1)
         self.size += len(line)
         self.number += 1
         if len(line) > self.limits.line:
@@ -166,13 +164,7 @@ class _Lines:
 
     def at_end(self) -> bool:
         "Is there nothing after the current line?"
-        return not self._read(self.file.read, 1)
-
-    def _read(self, how: Any, n: int) -> bytes:
-        try:
-            return how(n)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-            raise DecodeError(f'not a whole gzip file: {e}') from None
+        return not self.file.read(1)
 
 # %% ../../nbs/build/16_json_lines.ipynb #7dfbf223
 _DEFINE, _END = b'{"define":', b'{"end":'
@@ -181,13 +173,12 @@ _DEFINE, _END = b'{"define":', b'{"end":'
 class _Reading:
     "Records of a file, line by line."
 
-    def __init__(self, lines: Any, header: Header, limits: Limits, verify: bool, recover: bool, only: Optional[int]):
+    def __init__(self, lines: Any, header: Header, limits: Limits, verify: bool, recover: bool):
         self.lines = lines
         self.header = header
         self.limits = limits
         self.verify = verify
         self.recover = recover
-        self.only = only  # position of the one record that is wanted; None for all
         self.reader = RowReader(header)
         self.budget = Budget()
         self.count = 0  # records so far, those that are lost among them
@@ -229,19 +220,18 @@ class _Reading:
         self.faults.append(where + str(error)[:300])
 
     def _take(self, line: bytes, batch: list) -> None:
-        "Count a record, and put it into the batch if it is wanted."
+        "Count a record, and put it into the batch."
         if self.count >= self.limits.records:
             raise over_limit(self.limits, 'records', 'more', '$.records')
         if not batch:
             self.start = (self.count, self.lines.number)
-        if self.only in (None, self.count):
-            batch.append(line[:-1])  # without its line break
+        batch.append(line[:-1])  # without its line break
         self.count += 1
 
     def _blocks(self, batch: list) -> Iterator:
         "Blocks of the records of some lines, which have been paid for."
         try:
-            blocks, kept = checked_blocks(self.reader.many(batch), batch, self.header), range(len(batch))
+            blocks, kept = self.reader.blocks(batch), range(len(batch))
         except (*NOT_WHOLE, ValueError):
             rows, kept = self._one_by_one(batch)
             blocks = list(row_blocks(rows, self.header))
@@ -342,13 +332,13 @@ def _renumber(header: Header, kept: list) -> None:
             index.keys = [(key, new[i]) for key, i in index.keys if i in new]
 
 # %% ../../nbs/build/16_json_lines.ipynb #f22efb51
-def _first_line(line: bytes) -> _LinesHeader:
-    "What the first line says. Raises `DecodeError` if it is not that of a document that we read."
+def _first_line(line: bytes, limits: Limits) -> Header:
+    "The header in the first line. Raises `DecodeError` if it is not that of a document that we read."
     try:
         version = check_mark(line)
         header = msgspec.json.decode(line, type=_LinesHeader)
         JSON_KEYS.check(line.rstrip(b'\n'), header)
-        return header
+        return header_in(header, limits)
     except msgspec.ValidationError as e:
         raise explained(line, _LinesHeader, e, version) from None
     except NOT_WHOLE as e:
@@ -360,13 +350,11 @@ def read_lines(
     limits: Limits = Limits(),  # what to accept
     verify: bool = True,  # refuse a file whose checksum does not match; it is known at the end
     recover: bool = False,  # give every whole record of a damaged file, with a `RecoveryWarning`
-    only: Optional[int] = None,  # position of the one record to parse; the others are counted and summed
 ) -> Stream:  # whose header grows while the records are read
     "Check JSON Lines and start to read them. Raises `DecodeError` at the first line that is not whole and valid."
     lines = _Lines(file, limits)
-    header = header_in(_first_line(lines.next()))
-    check_layouts(header, limits)
-    blocks = _Reading(lines, header, limits, verify, recover, only).blocks()
+    header = _first_line(lines.next(), limits)
+    blocks = _Reading(lines, header, limits, verify, recover).blocks()
     return Stream(header, blocks, trusted=True, partial=recover)
 
 # %% ../../nbs/build/16_json_lines.ipynb #87c4df52
@@ -394,17 +382,15 @@ def _line_places(data: Any, limits: Limits, verify: bool) -> Any:
     "Where the records of JSON Lines stand. Raises `DecodeError` for what is not whole around them."
     from redaction_serde.wire.places import Places, lines_of, starting_with  # which needs NumPy
 
-    check_size(data, limits)
     starts, stops = lines_of(data, limits)
     if not len(stops) or stops[-1] != len(data):
         raise DecodeError(_CUT_OFF if len(data) else _NO_END)
     if (stops - starts).max() > limits.line:
         raise over_limit(limits, 'line', 'more')
     lines = _Present(data)
-    header = header_in(_first_line(lines.at(1, 0, int(stops[0]))))
-    check_layouts(header, limits)
+    header = _first_line(lines.at(1, 0, int(stops[0])), limits)
     special = starting_with(data, starts, (_DEFINE, _END))
-    reading = _Reading(lines, header, limits, verify, recover=False, only=None)
+    reading = _Reading(lines, header, limits, verify, recover=False)
     known, more = [(0, len(header.layouts))], True
     for before, i in enumerate(special.tolist(), 1):  # the first line is none of them, and no record
         reading.count = i - before
@@ -424,11 +410,7 @@ class JsonLines(Wire):
         return len(_PREFIX) if head.startswith(_PREFIX) and b'"lines":true' in head[:80] else 0
 
     def encode(self, stream):
-        chunks, done = [], 0
-        for batch in stream.batches():
-            for block in batch:
-                chunks.append((json_lines(block.rows, done, stream), len(block)))
-                done += len(block)
+        chunks = [(json_lines(block.rows, start, stream), len(block)) for start, block in stream.numbered()]
         stream.finish()
         out = io.BytesIO()
         writer = LinesWriter(out, stream.header)
@@ -445,11 +427,6 @@ class JsonLines(Wire):
 
     def read(self, file, limits, verify, recover):
         return read_lines(file, limits, verify, recover)
-
-    def one(self, data, i, limits, verify):
-        stream = read_lines(io.BytesIO(data), limits, verify, only=i)
-        blocks = list(stream.blocks)
-        return stream.header, blocks[0] if blocks else None
 
     def places(self, data, limits, verify):
         return _line_places(data, limits, verify)

@@ -19,8 +19,7 @@ from redaction_serde.wire.format import (
     NOT_WHOLE,
     Keys,
     Wire,
-    bad_checksum,
-    check_size,
+    check_end,
     check_version,
     find_unholdable,
     header_of,
@@ -29,7 +28,7 @@ from redaction_serde.wire.format import (
 
 # %% ../../nbs/build/18_msgpack.ipynb #0ba788b4
 _PREFIX = b'\x95' + msgspec.msgpack.encode(FORMAT)  # an array of five: format, version, header, blocks, checksum
-_CRC = 5  # bytes of the checksum at the end: a whole number of 32 bits
+_ANNOUNCED = b'\xce'  # before the checksum at the end: a whole number of 32 bits
 
 
 class _Packed(Struct, array_like=True, forbid_unknown_fields=True):
@@ -59,10 +58,9 @@ class MessagePack(Wire):
         blocks = encode_blocks(stream, lambda block: Raw(pack(block)), _find)
         header = encode_header(stream.header, lambda data: Raw(pack(data)), _find)
         body = pack(_Packed(FORMAT, version_text(stream.header), header, blocks, 0))[:-1]
-        return body + b'\xce' + zlib.crc32(body).to_bytes(4, 'big')
+        return body + _ANNOUNCED + zlib.crc32(body).to_bytes(4, 'big')
 
     def decode(self, data, limits, verify, recover):
-        check_size(data, limits)
         try:
             whole = msgspec.msgpack.decode(data, type=_Packed)
         except NOT_WHOLE as e:
@@ -70,10 +68,8 @@ class MessagePack(Wire):
         check_version(whole.version)
         header = header_of(whole.header, limits, msgspec.msgpack.decode)
         _KEYS.check(bytes(whole.header), header)
-        found = zlib.crc32(memoryview(data)[:-_CRC])
-        if verify and (data[-_CRC : -_CRC + 1] != b'\xce' or found != whole.crc32):
-            message = 'the file is damaged. To read it all the same, load it with verify=False'
-            raise bad_checksum(f'{whole.crc32:08x}', f'{found:08x}', message)
+        if verify:
+            check_end(data, _ANNOUNCED, whole.crc32)
         return Stream(header, read_blocks(whole.blocks, _read_block, header, limits, Budget(len(data))), trusted=True)
 
 

@@ -799,6 +799,21 @@ class RowGroups:
                 block = _block(columns, slice(some.start + part.start, some.start + part.stop), shape, i)
             yield block
 
+    def block(
+        self,
+        i: int,  # position of a record
+        data: Any,  # the document: bytes, or a mapped file
+        limits: Limits,  # what to accept
+    ) -> Optional[Block]:  # None if there is no such record
+        "The record at a position, not negative. Raises `DecodeError` for what is not valid in its row group."
+        if len(self) > limits.records:
+            raise over_limit(limits, 'records', len(self), '$.records')
+        if i >= len(self):
+            return None
+        g = self.group(i)
+        at = i - self.firsts[g]
+        return next(self.blocks(self.columns(self.table(g)), slice(at, at + 1), i, Budget(len(data))))
+
     def _shape(self, k: int, i: int) -> RecordShape:
         "The shape of a record that names a layout."
         layouts = self.header.layouts

@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from ..document import Header, check_layouts
+from ..document import Block, Header, check_layouts, row_blocks
 from ..errors import Limits, SerdeError, over_limit
 from ..files import PathLike, read_file, write_file
 from .footer import MAGIC, footer_start
 from .format import NOT_WHOLE
-from .json import bad_comma
+from .json import RowReader, bad_comma
 
 # %% ../../nbs/build/70_places.ipynb #d4fb9f0d
 class Places:
@@ -52,6 +52,21 @@ class Places:
         if i >= self._from[-1]:
             return self.known[-1][1]
         return self.known[bisect_right(self._from, i) - 1][1]
+
+    def block(
+        self,
+        i: int,  # position of a record
+        data: Any,  # the document: bytes, or a mapped file
+        limits: Limits,  # what to accept
+    ) -> Optional[Block]:  # None if there is no such record
+        "The record at a position, not negative. Raises `DecodeError` with everything that is wrong with it."
+        if len(self) > limits.records:
+            raise over_limit(limits, 'records', len(self), '$.records')
+        if i >= len(self):
+            return None
+        reader = RowReader(Header(layouts=self.header.layouts[: self.layouts(i)]))
+        row = reader.record(data[self.starts[i] : self.ends[i]], i, limits)
+        return next(row_blocks([row], self.header))
 
     def without(
         self,

@@ -12,31 +12,31 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..document import FORMAT, VERSION, Header, Stream, check_layouts, find_problems
+from ..document import FORMAT, VERSION, Stream
 from redaction_serde.errors import (
     Budget,
     DecodeError,
     EncodeError,
     LimitError,
-    Limits,
     Problems,
     VersionError,
     over_limit,
 )
 from .columns import PackedBlock, encode_blocks, encode_header, from_run, read_blocks, to_run
 from redaction_serde.wire.format import (
-    NOT_WHOLE,
+    CRC,
     VERSION_TEXT,
     Wire,
-    bad_checksum,
+    check_end,
     check_version,
     find_unholdable,
+    header_of,
     version_text,
 )
 
 # %% ../../nbs/build/19_protobuf.ipynb #4d6a3c8c
 _PREFIX = b'\x0a%c' % len(FORMAT) + FORMAT.encode()  # field 1, its length, the format's name
-_CRC = 5  # bytes of the checksum at the end: field 15, four bytes
+_ANNOUNCED = b'\x7d'  # before the checksum at the end: field 15, of four bytes
 _MOST_BYTES = (1 << 31) - 1  # of a message, for all readers
 MAX_MESSAGES = 40  # lists and dicts in each other; readers stop at 100 messages, and each takes two
 
@@ -79,7 +79,7 @@ def _to_message(x: Any, message: Any, depth: int = 0) -> None:
 
 # %% ../../nbs/build/19_protobuf.ipynb #0f642bec
 def _from_message(message: Any) -> Any:
-    "The plain data of a `Value`. Raises ValueError for what is none."
+    "The plain data of a `Value`. Raises `msgspec.DecodeError` for what is none."
     kind = message.WhichOneof('kind')
     if kind == 'list':
         return [_from_message(value) for value in message.list.items]
@@ -87,10 +87,10 @@ def _from_message(message: Any) -> Any:
         keys, values = list(message.map.keys), message.map.values
         different = len(set(keys))
         if different != len(values) or len(keys) != len(values):
-            raise ValueError(f'a map of {len(keys)} keys ({different} different) and {len(values)} values')
+            raise msgspec.DecodeError(f'a map of {len(keys)} keys ({different} different) and {len(values)} values')
         return {key: _from_message(value) for key, value in zip(keys, values)}
     if kind is None or (kind == 'null' and not message.null):
-        raise ValueError('a value of no kind')
+        raise msgspec.DecodeError('a value of no kind')
     return None if kind == 'null' else getattr(message, kind)
 
 # %% ../../nbs/build/19_protobuf.ipynb #19856211
@@ -169,23 +169,18 @@ class ProtocolBuffers(Wire):
         whole.records = sum(block.count for block in blocks)
         whole.version = version_text(stream.header)
         encode_header(stream.header, lambda data: _to_message(data, whole.header), _find)
-        if whole.ByteSize() > _MOST_BYTES - _CRC:
+        if whole.ByteSize() > _MOST_BYTES - CRC:
             raise EncodeError('a message of Protocol Buffers ends at 2 GiB; JSON Lines and MessagePack can hold more')
         body = whole.SerializeToString(deterministic=True)
-        return body + b'\x7d' + zlib.crc32(body).to_bytes(4, 'little')
+        return body + _ANNOUNCED + zlib.crc32(body).to_bytes(4, 'little')
 
     def decode(self, data, limits, verify, recover):
-        bound = min(limits.bytes, _MOST_BYTES)
-        if len(data) > bound:
-            raise LimitError(
-                f'{len(data)} bytes are over the limit of {bound}; raise Limits(bytes=…), to 2 GiB at most'
-            )
+        if len(data) > _MOST_BYTES:
+            raise LimitError(f'{len(data)} bytes: a message of Protocol Buffers ends at 2 GiB')
         whole = _whole(data)
         version, size = check_version(whole.version), whole.ByteSize()
-        found = zlib.crc32(memoryview(data)[:-_CRC])
-        if verify and (data[-_CRC : -_CRC + 1] != b'\x7d' or found != whole.crc32):
-            message = 'the file is damaged or was cut. To read it all the same, load it with verify=False'
-            raise bad_checksum(f'{whole.crc32:08x}', f'{found:08x}', message)
+        if verify:
+            check_end(data, _ANNOUNCED, whole.crc32)
         whole.DiscardUnknownFields()
         if whole.ByteSize() != size or whole.format != FORMAT:
             known = f'fields that document.proto of version {VERSION_TEXT} does not know'
@@ -196,7 +191,7 @@ class ProtocolBuffers(Wire):
             raise DecodeError(_TWICE)
         if whole.records > limits.records:
             raise over_limit(limits, 'records', 'more', '$.records')
-        header = _header_of(whole.header, limits)
+        header = header_of(whole.header, limits, _plain)
         count = sum(block.count for block in whole.blocks)
         if count != whole.records:
             raise DecodeError(f'expected {whole.records} records, found {count}', '$.records')
@@ -223,20 +218,9 @@ def _read_block(block: Any) -> PackedBlock:
     return PackedBlock(block.layout, block.count, list(map(_from_column, block.columns)))
 
 
-def _header_of(message: Any, limits: Limits) -> Header:
-    "The header in a message."
-    try:
-        data = _from_message(message)
-    except ValueError as e:
-        raise DecodeError(f'not a valid header: {e}') from None
-    try:
-        header = msgspec.convert(data, Header)
-    except NOT_WHOLE as e:
-        problems = Problems()
-        find_problems(data, Header, '$', problems)
-        raise DecodeError(problems or str(e)) from None
-    check_layouts(header, limits)
-    return header
+def _plain(message: Any, type: Any = Any) -> Any:
+    "The data of a `Value`, as a type. Raises `msgspec.DecodeError`, as msgspec's own functions do."
+    return msgspec.convert(_from_message(message), type)
 
 # %% ../../nbs/build/19_protobuf.ipynb #57c44863
 def _find(data: Any, path: str, problems: Problems) -> None:
