@@ -142,7 +142,7 @@ def _pages(args: Namespace, out: Path) -> tuple:
 
 def _make_pages(args: Namespace, out: Path) -> tuple:
     "New pages, with a count for those who watch."
-    from redaction_serde.lessons.pages import make_documents
+    from redaction_serde.lessons.pages import close_ups, make_documents
 
     live = sys.stderr.isatty()
 
@@ -151,6 +151,8 @@ def _make_pages(args: Namespace, out: Path) -> tuple:
             print(f'\r[1/5] Making pages … {done} of {total} ', end='', file=sys.stderr, flush=True)
 
     annotations = make_documents(out / 'pages', args.pages, args.seed, progress=progress)
+    if args.train:
+        annotations = close_ups(annotations, out / 'pages' / 'close-ups')
     return annotations, annotations.parent / 'images'
 
 # %% ../nbs/reference/02_cli.ipynb #5d6d8725
@@ -1130,7 +1132,7 @@ def _add_demo(commands: Any) -> None:
         help='train a small detector on the pages, and see that it comes back to the last bit (about a minute); '
         'writes predictions.png, training.json and training.html',
     )
-    add('--steps', type=int, default=48, metavar='N', help='steps of training, with --train (default: 48)')
+    add('--steps', type=int, default=200, metavar='N', help='steps of training, with --train (default: 200)')
     add('--pages', type=int, metavar='N', help='pages to make (default: 10, with --train 20)')
     seed = 'seed of the pages; the same seed makes the same pages (default: 0)'
     add('--seed', type=int, default=0, metavar='S', help=seed)
