@@ -709,8 +709,8 @@ def train_detector(
     pages: RecordCollection,
     steps: int = 200,  # of `batch` pages each
     lr: float = 3e-3,  # highest rate of learning
-    batch: int = 8,
     seed: int = 0,  # of the order of pages
+    batch: int = 8,
     progress: Optional[Callable] = None,  # called with (steps done, steps in all) after each step
 ) -> list:  # the loss at each step
     "Train for a while, on the CPU and on one thread: the same seed gives the same detector, to the last bit."
