@@ -541,7 +541,7 @@ def print_trained(
     for name, *cells in (SCORES_HEAD, *score_rows(verdict['scores'])):
         print('  ' + printable(name, 40).ljust(12) + ''.join(str(cell).rjust(11) for cell in cells))
     cached = f'; {verdict["cached"]} pipeline steps were cached' if verdict['cached'] else ''
-    seen = f'on {verdict["pages"]} pages that it had not seen'
+    seen = f'on {verdict["pages"]} pictures that it had not seen'
     print(f'  {seen}, after {verdict["steps"]} steps from random weights{cached}')
     for line in verdict['differences']:
         print(printable(f'  {line}', 1000))

@@ -822,7 +822,8 @@ def judge(
         for box, row in zip(mine, _overlaps(mine, theirs)):
             free = [(x, j) for j, x in enumerate(row) if x >= iou and j not in taken]
             judged['found' if free else 'wrong'].append(box)
-            taken.update(j for _, j in [max(free)] if free)
+            if free:
+                taken.add(max(free)[1])
         judged['missed'] += [box for j, box in enumerate(theirs) if j not in taken]
     return judged
 
