@@ -1132,7 +1132,7 @@ def _add_demo(commands: Any) -> None:
         help='train a small detector on the pages, and see that it comes back to the last bit (about a minute); '
         'writes predictions.png, training.json and training.html',
     )
-    add('--steps', type=int, default=200, metavar='N', help='steps of training, with --train (default: 200)')
+    add('--steps', type=int, default=300, metavar='N', help='steps of training, with --train (default: 300)')
     add('--pages', type=int, metavar='N', help='pages to make (default: 10, with --train 20)')
     seed = 'seed of the pages; the same seed makes the same pages (default: 0)'
     add('--seed', type=int, default=0, metavar='S', help=seed)

@@ -707,7 +707,7 @@ def _target(record: BaseRecord, scale: float) -> dict:
 def train_detector(
     detector: Detector,  # changed in place
     pages: RecordCollection,
-    steps: int = 200,  # of `batch` pages each
+    steps: int = 300,  # of `batch` pages each
     lr: float = 3e-3,  # highest rate of learning
     seed: int = 0,  # of the order of pages
     batch: int = 8,
@@ -771,7 +771,7 @@ def draw_losses(
 def predict(
     detector: Detector,
     pages: Any,  # a `RecordCollection`, or a list of records with files
-    threshold: float = 0.25,  # lowest score
+    threshold: float = 0.4,  # lowest score
 ) -> list:  # a `Prediction` for each page, with the record as its ground truth
     "Boxes, classes and scores, in pixels of the page. On one thread, so that sums are always taken in the same order."
     model = detector.model.eval()

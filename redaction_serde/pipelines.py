@@ -208,9 +208,7 @@ def training_html(
 ) -> str:
     "A static page: the table, the loss, some pages with what was found."
     loss, pages = draw_losses(losses), draw_predictions(predictions)
-    how = (
-        f'Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pictures that it had not seen.'
-    )
+    how = f'Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pictures that it had not seen.'
     parts = ['<h1>A detector of redactions</h1>', f'<p>{how} {_EXPLAINED}</p>']
     parts.append(html_table(SCORES_HEAD, score_rows(scores), numbers=range(1, 6)))
     parts += ['<h2>Pictures that it had not seen</h2>', picture_html(pages, pages.alt)]
@@ -222,7 +220,7 @@ def training_html(
 def redaction_pipeline(
     annotations: str,  # COCO file
     images: str,  # folder of its images
-    steps: int = 200,  # of training, of eight pages each
+    steps: int = 300,  # of training, of eight pages each
     seed: int = 0,  # of the weights and of the order of pages
     test_share: float = 0.4,  # of the pages
 ) -> None:

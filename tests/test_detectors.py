@@ -214,9 +214,7 @@ def test_a_build_that_is_not_the_models_is_refused(detector):
             d.Detector(detector.model, d.Build('faster_rcnn', 'small_fpn', detector.build.class_map, SIZE))
         )
     with pytest.raises(EncodeError, match='unknown model type'):
-        d.dumps_detector(
-            d.Detector(detector.model, d.Build('os.system', 'small_fpn', detector.build.class_map, SIZE))
-        )
+        d.dumps_detector(d.Detector(detector.model, d.Build('os.system', 'small_fpn', detector.build.class_map, SIZE)))
     lone = d.Detector(
         detector.model,
         d.Build(
