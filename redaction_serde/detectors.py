@@ -26,7 +26,7 @@ from typing import Any, Callable, Final, Iterable, Iterator, Literal, Optional, 
 import msgspec
 from msgspec import Struct
 
-from .boxes import boxes_of, count_boxes, records_of
+from .boxes import boxes_of, records_of
 from .checks import BAD_DATA
 from .document import find_problems
 from redaction_serde.errors import (
@@ -55,6 +55,7 @@ from redaction_serde.visual import (
     draw_page,
     grid,
     name_below,
+    page_size,
     picture_in,
 )
 from .wire.format import NOT_WHOLE, unholdable
@@ -900,7 +901,8 @@ def draw_predictions(
 ) -> Picture:
     "Pages with the boxes that were found, those that are wrong, and those there that were missed."
     shown = predictions[:n]
-    tallest = max((p.ground_truth.height / p.ground_truth.width for p in shown), default=1)
+    sizes = [page_size(p.ground_truth) or (1, 1) for p in shown]
+    tallest = max((tall / wide for wide, tall in sizes), default=1)
     figure, axes = grid(len(shown), 2, width, tallness=tallest)
     for ax, prediction in zip(axes, shown):
         draw_page(ax, prediction.ground_truth, longest=700)

@@ -208,7 +208,8 @@ def training_html(
 ) -> str:
     "A static page: the table, the loss, some pages with what was found."
     loss, pages = draw_losses(losses), draw_predictions(predictions)
-    how = f'Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pictures that it had not seen.'
+    trained = f'Trained for {len(losses)} steps from random weights'
+    how = f'{trained}, tested on {len(predictions)} pictures that it had not seen.'
     parts = ['<h1>A detector of redactions</h1>', f'<p>{how} {_EXPLAINED}</p>']
     parts.append(html_table(SCORES_HEAD, score_rows(scores), numbers=range(1, 6)))
     parts += ['<h2>Pictures that it had not seen</h2>', picture_html(pages, pages.alt)]
