@@ -634,7 +634,7 @@ def test_demo_that_trains(tmp_path):
 
 @pytest.mark.parametrize(
     'args, words',
-    [(['--steps', 0], '--steps must be at least 1'), (['--pages', 1], 'the split leaves 1 pages to learn from and 0')],
+    [(['--steps', 0], '--steps must be at least 1'), (['--pages', 1], 'the split leaves 16 pages to learn from and 0')],
 )
 def test_demo_that_cannot_train(args, words, tmp_path):
     done = demo(*args, '--out', tmp_path / 'out')
