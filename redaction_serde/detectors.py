@@ -202,9 +202,8 @@ class Build(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 WIDE = Anchors(
     [[30 * 2**i, 45 * 2**i, 65 * 2**i] for i in range(5)], [[0.45, 0.2, 0.1]] * 5
 )  # for marks on lines of text, which are wide and low
-MARKS = dict(
-    fg_iou_thresh=0.4, bg_iou_thresh=0.3, nms_thresh=0.3
-)  # for a RetinaNet: a thin box overlaps with few anchors
+# for a RetinaNet: a thin box overlaps with few anchors
+MARKS: dict[str, Any] = dict(fg_iou_thresh=0.4, bg_iou_thresh=0.3, nms_thresh=0.3)
 
 # %% ../nbs/build/46_trained_models.ipynb #20c7f0de
 LEVELS = 5  # maps of features
