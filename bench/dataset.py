@@ -2,9 +2,10 @@
 
     python bench/dataset.py [--records 100000] [--boxes 10] [--format parquet] [--folder FOLDER]
 
-Times are CPU time of this process, files in the system's cache as far as they fit. Memory is resident, libraries
-included: what this process holds before the first record, and the most that it holds from then on; Linux only. The
-folder must be a new one; without it a temporary one is used and removed.
+Times are CPU time, files in the system's cache as far as they fit. Memory is resident, libraries included: what this
+process holds before the first record, and the most that it holds from then on; Linux only. Records are read from
+anywhere by a process that does nothing else: once as raw rows, without icevision, and once as records. The folder must
+be a new one; without it a temporary one is used and removed.
 """
 
 import argparse
@@ -34,7 +35,28 @@ query = f'SELECT count(*) FROM (SELECT unnest(area) AS area FROM {files}) WHERE 
 print(connection.sql(query).fetchall()[0][0])
 print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
 """
-TARGETS = {'MB, at most while writing': ('most', 1000), 'MB, at most while reading': ('most', 1000)}
+ANYWHERE = """
+import random, sys, time
+import redaction_serde as rs
+folder, reads, verb = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+dataset = rs.open_dataset(folder)
+places = random.Random(0).sample(range(len(dataset)), min(reads, len(dataset)))
+read = getattr(dataset, verb)
+read(0)  # libraries are loaded with the first one
+start = time.process_time()
+for i in places:
+    read(i)
+print((time.process_time() - start) / len(places))
+ids = [dataset[i].record_id for i in places[:20]] if verb == '__getitem__' else [dataset.raw(i).t0.record_id for i in places]
+assert ids == places[: len(ids)], 'other records were read'
+assert verb == '__getitem__' or 'icevision' not in sys.modules, 'raw rows need no icevision'
+print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
+"""
+TARGETS = {
+    'MB, at most while writing': ('most', 1000),
+    'MB, at most while reading': ('most', 1000),
+    'MB, at most, by raw rows': ('most', 1000),
+}
 
 
 def seconds(action: Callable) -> tuple:
@@ -73,6 +95,13 @@ def filter_columns(folder: Path) -> tuple[int, float, float]:
     return large, used.ru_utime + used.ru_stime, held * 1024 / 1e6
 
 
+def read_anywhere(folder: Path, verb: str) -> tuple[float, float]:
+    """CPU seconds of a record that is read by itself, and the most MB of the process that does nothing else."""
+    command = [sys.executable, '-c', ANYWHERE, str(folder), str(READS), verb]
+    spent, held = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(spent), int(held) * 1024 / 1e6
+
+
 def filter_rows(dataset: rs.OpenedDataset) -> int:
     """The same by a loop over the records of the first shard alone."""
     first = dataset[: dataset.manifest.shards[0].records]
@@ -90,16 +119,17 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict, dict]:
     writing = memory('VmHWM')
     count_memory_anew()
     opened, dataset = seconds(lambda: rs.open_dataset(folder))
-    places = random.Random(0).sample(range(n), min(READS, n))
-    read, ids = seconds(lambda: [dataset[i].record_id for i in places])
+    raw, held_by_rows = read_anywhere(folder, 'raw')
+    record, held_by_records = read_anywhere(folder, '__getitem__')
     verified = seconds(dataset.verify)[0]
-    if (count, len(dataset), ids) != (n, n, places):
+    if (count, len(dataset)) != (n, n):
         raise AssertionError(f'of {n} records, {count} were written, {len(dataset)} opened')
     found = {
         'written': written - generated,
         'written, a record': (written - generated) / n,
         'opened': opened,
-        'a record from anywhere': read / len(places),
+        'a raw row from anywhere': raw,
+        'a record from anywhere': record,
         'verified': verified,
         'filtered by a loop, a record': seconds(lambda: filter_rows(dataset))[0] / dataset.manifest.shards[0].records,
     }
@@ -110,7 +140,9 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict, dict]:
         print(f'{large:,} of {n * options.boxes:,} boxes are large')
     stored = sum(shard.bytes for shard in dataset.manifest.shards)
     found |= {'MB, on disk': stored / 1e6, 'MB, before the first record': before}
-    return found, {'MB, at most while writing': writing, 'MB, at most while reading': memory('VmHWM')}
+    found |= {'MB, at most, by records': held_by_records}
+    reading = {'MB, at most while reading': memory('VmHWM'), 'MB, at most, by raw rows': held_by_rows}
+    return found, {'MB, at most while writing': writing, **reading}
 
 
 @contextmanager

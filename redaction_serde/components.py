@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMPONENTS', 'RECORD_NAMES', 'TASK_NAMES', 'COLLECTION_NAMES', 'COMPONENT_NAMES', 'Component', 'add_component',
-           'component_named', 'component_order', 'why_not_attribute', 'hidden_by_task', 'hidden_by_record',
-           'hidden_by_component', 'field_table']
+           'component_named', 'component_order', 'why_not_attribute', 'common_components', 'hidden_by_task',
+           'hidden_by_record', 'hidden_by_component', 'field_table']
 
 # %% ../nbs/build/11_components.ipynb #f3c28228
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import Any, Optional
 from .kinds.files import ImageFile
 from .kinds.geometry import Boxes, ImageSize
 from .kinds.keypoints import Keypoints
-from .kinds.kind import COUNTS, Field, Kind
+from .kinds.kind import COUNTS, Kind
 from .kinds.labels import Labels, OneClassMap
 from .kinds.masks import Masks
 from .kinds.plain import AnyValue, Mark, NumberList, RecordId, State
@@ -185,10 +185,17 @@ def why_not_attribute(
         )
     return None
 
+# %% ../nbs/build/11_components.ipynb #bbc27385
+def common_components(
+    layout: Any,  # of a record
+) -> tuple:  # names; empty if there is no such task
+    "The components of the task `common`, to which all others turn for what they lack."
+    return next((task.components for task in layout.tasks if task.name == 'common'), ())
+
 # %% ../nbs/build/11_components.ipynb #63bb115a
 def hidden_by_task(
     components: tuple,  # names, of the task
-    common: tuple,  # names, of the task `common`, to which all others turn for what they lack
+    common: tuple,  # names, as `common_components` gives them
 ) -> frozenset:
     "Names that an attribute of a task would hide."
     return _answers((*components, *common))
@@ -198,8 +205,7 @@ def hidden_by_record(
     layout: Any,  # of the record
 ) -> frozenset:
     "Names that an attribute of a record would hide: of components of the common task, and of tasks."
-    tasks = {task.name: task.components for task in layout.tasks}
-    return _answers(tasks.get('common', ())) | frozenset(tasks)
+    return _answers(common_components(layout)) | frozenset(task.name for task in layout.tasks)
 
 # %% ../nbs/build/11_components.ipynb #1c551aa2
 def hidden_by_component(

@@ -51,7 +51,17 @@ from redaction_serde.errors import (
     printable,
 )
 from .files import PathLike
-from .opened import NOW, ON_ACCESS, Mapped, OpenedCollection, Source, changed, check_when
+from redaction_serde.opened import (
+    NOW,
+    ON_ACCESS,
+    Mapped,
+    OpenedCollection,
+    Recent,
+    Source,
+    changed,
+    check_when,
+    source_of,
+)
 from .storage import NOT_A_FILE, Folder, RemoteFolder, folder_at, is_url
 from .wire.format import NOT_WHOLE, Wire, bad_checksum, explained, guarded
 from .values import from_value
@@ -593,6 +603,7 @@ class _Shards:
         self._lazy = type(wire).places is not Wire.places and not is_zipped(self.manifest.wire)
         self._most = folder.most_open if self._lazy else _MOST_HELD
         self._sources: OrderedDict = OrderedDict()
+        self._recent = Recent()
         self._lock = threading.RLock()
         self._closed = False
         _check_there(folder, self.manifest.wire, self.manifest.shards, self.limits)
@@ -639,7 +650,8 @@ class _Shards:
 
     def _opened(self, k: int) -> Source:
         options = {**self.options, 'verify': False}  # what the manifest says of the file is stronger
-        source = (Source if self._lazy else _Held)(self.file(k), options)
+        file = self.file(k)
+        source = source_of(file, options, recent=self._recent) if self._lazy else _Held(file, options)
         header, expected = source.header, self.manifest.shards[k].records
         if header.index is not UNSET:
             raise DecodeError('a shard must not have an index of its own; the manifest counts', '$.index')
@@ -710,7 +722,7 @@ class _Shards:
 @guarded
 def _without(source: Source, gone: set, writer: _Writer) -> Shard:
     "Write a shard again without the records at some positions."
-    kept = [source.row(j) for j in range(len(source.places)) if j not in gone]
+    kept = source.rows([j for j in range(len(source.places)) if j not in gone])
     document = Document(source.header, kept)
     return writer.keep(encode(document, writer.wire), len(kept), _count_boxes(document))
 

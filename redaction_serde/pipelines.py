@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['SCORES_HEAD', 'load_annotations', 'contents_of', 'verify_collection', 'collection_pipeline', 'BatchMaterializer',
-           'read_pages', 'split_pages', 'train', 'predict_pages', 'evaluate_predictions', 'report', 'score_rows',
-           'training_html', 'redaction_pipeline']
+           'read_dataset', 'contents_of_dataset', 'map_dataset', 'dataset_pipeline', 'read_pages', 'split_pages',
+           'train', 'predict_pages', 'evaluate_predictions', 'report', 'score_rows', 'training_html',
+           'redaction_pipeline']
 
 # %% ../nbs/build/47_pipelines.ipynb #dfd715d5
 import sys
+from pkgutil import resolve_name
 from typing import Annotated, Any, ClassVar, Optional, cast
 
 from zenml import pipeline, step
@@ -28,15 +30,18 @@ from redaction_serde.detectors import (
     train_detector,
 )
 from .coco.read import read_coco
+from .datasets import OpenedDataset, open_dataset
 from .fidelity import compare
 from .files import PathLike, read_file
 from .materializers.base import sha256_of
 from .materializers.collections import COCOBBoxRecordCollectionMaterializer, RecordCollectionMaterializer
+from .materializers.datasets import DatasetMaterializer
 from .materializers.detectors import DetectorMaterializer
 from .materializers.predictions import PredictionsMaterializer
 from .materializers.shards import Manifest, read_manifest
 from .records.parse import parse_coco
 from .records.verbs import guarded, loads
+from .shards import map_shards
 from .visual import html_page, html_table, picture_html
 
 # %% ../nbs/build/47_pipelines.ipynb #9532354e
@@ -106,6 +111,49 @@ class BatchMaterializer(RecordCollectionMaterializer):
             raise IndexError(f'item {index} is not in the artifact')
         shard = self._checked_shard(manifest, index)
         return loads(shard, self.ROOT, images_dir=self._images_dir(), limits=self.LIMITS)
+
+# %% ../nbs/build/47_pipelines.ipynb #f1f0e400
+@step(output_materializers={'dataset': DatasetMaterializer})
+def read_dataset(
+    folder: str,  # that `write_dataset` has written, or its URL
+    contents: str = '',  # from `contents_of_dataset`, where the step may be cached
+) -> Annotated[OpenedDataset, 'dataset']:
+    "A data set as an artifact."
+    return open_dataset(folder)
+
+
+def contents_of_dataset(
+    folder: PathLike,  # that `write_dataset` has written, or its URL
+) -> str:  # in hexadecimal digits
+    "The SHA-256 of a manifest. A cached step that is given it runs again when the data set has changed."
+    return DatasetMaterializer('').compute_content_hash(open_dataset(folder))
+
+# %% ../nbs/build/47_pipelines.ipynb #03e273c7
+@step(output_materializers={'mapped': DatasetMaterializer})
+def map_dataset(
+    dataset: OpenedDataset,
+    function: str,  # where it can be imported, as 'module:function'
+    version: str,  # of the function
+    takes: str = 'records',  # what it gets, as for `map_shards`
+    processes: int = 1,  # on this machine
+) -> Annotated[OpenedDataset, 'mapped']:
+    "A data set with every shard replaced by what a function makes of it. Raises as `map_shards` does."
+    out, called = str(dataset._source.folder), resolve_name(function)
+    map_shards(dataset, called, out, version=version, takes=takes, processes=processes)
+    return open_dataset(out)
+
+
+@pipeline
+def dataset_pipeline(
+    folder: str,  # that `write_dataset` has written, or its URL
+    function: str,  # as for `map_dataset`, like all that follows
+    version: str,
+    takes: str = 'records',
+    processes: int = 1,
+) -> None:
+    "A data set, and what a function makes of its shards."
+    dataset = read_dataset(folder, contents_of_dataset(folder))
+    map_dataset(dataset, function, version, takes, processes)
 
 # %% ../nbs/build/47_pipelines.ipynb #a05c93b5
 @step(enable_cache=False)

@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Optional, Union
@@ -20,7 +21,7 @@ from typing import Any, Optional, Union
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from .errors import DecodeError, EncodeError, Problem, Problems, SerdeError, printable
+from .errors import DecodeError, EncodeError, Problems, SerdeError, printable
 
 # %% ../nbs/build/03_values.ipynb #3bd5ffbb
 def show_place(
@@ -64,32 +65,24 @@ MAX_DEPTH = 32  # lists, dicts and tagged values in each other, on writing and o
 INT_RANGE = range(-(2**63), 2**64)  # what MessagePack, Protocol Buffers and most JSON readers can hold
 
 # %% ../nbs/build/03_values.ipynb #e014de3a
+@dataclass
 class Packing:
     "What turning values into data depends on, and what it finds."
 
-    def __init__(
-        self,
-        root: Optional[Path] = None,  # folder that paths are stored relative to
-        problems: Optional[Problems] = None,  # list to note problems in
-    ):
-        self.root = root
-        self.problems = Problems() if problems is None else problems
+    root: Optional[Path] = None  # folder that paths are stored relative to
+    problems: Problems = field(default_factory=Problems)  # list to note problems in
 
     def note(self, place: Union[str, tuple], message: str) -> None:
         "Note that the value at a place cannot be stored."
         self.problems.note(show_place(place), message)
 
 # %% ../nbs/build/03_values.ipynb #1d162aa1
+@dataclass
 class Reading:
     "What turning data into values depends on."
 
-    def __init__(
-        self,
-        root: Optional[Path] = None,  # folder that paths come back under
-        classes: Any = None,  # icevision's `BBox` and `ImgSize` as attributes; None to look without making
-    ):
-        self.root = root
-        self.classes = classes
+    root: Optional[Path] = None  # folder that paths come back under
+    classes: Any = None  # icevision's `BBox` and `ImgSize` as attributes; None to look without making
 
     @property
     def makes(self) -> bool:
@@ -117,7 +110,7 @@ class Tag:
     remedy = 'make it a plain one'  # for a value of a class that derives from one of these
 
     def pack(self, x: Any, place: tuple, packing: Packing, depth: int) -> Any:
-        "Plain data for a value; a problem is noted if there is none."
+        "Plain data for a value. Raises ValueError if it is more than data can say; parts of it note their own problems."
         raise NotImplementedError
 
     def read(self, data: Any, place: tuple, reading: Reading, depth: int) -> Any:
@@ -169,7 +162,7 @@ def _pack(x: Any, place: Any, packing: Packing, depth: int) -> Any:
     if cls is int:
         if x in INT_RANGE:
             return x
-        return packing.note(place, f'the integer {_short_int(x)} does not fit in 64 bits; store it as text')
+        return packing.note(place, f'{_too_large(x)}; store it as text')
     if depth >= MAX_DEPTH:
         return packing.note(place, f'nested deeper than {MAX_DEPTH} levels, or containing itself')
     if cls is list:
@@ -191,9 +184,9 @@ def _are_plain(values: Any) -> bool:
     return kinds <= _PLAIN
 
 # %% ../nbs/build/03_values.ipynb #21e7b208
-def _short_int(x: int) -> str:
-    "A large whole number as a few signs."
-    return f'of {x.bit_length()} bits'
+def _too_large(x: int) -> str:
+    "What is wrong with a large whole number, in a few signs."
+    return f'the integer of {x.bit_length()} bits does not fit in 64 bits'
 
 
 def _is_plain_dict(x: dict) -> bool:
@@ -208,7 +201,10 @@ def _pack_tagged(x: Any, place: Any, packing: Packing, depth: int) -> Any:
     tag = _TAG_OF.get(dotted(type(x)))
     if tag is None:
         return packing.note(place, _unknown_class(type(x)))
-    return {f'${tag.name}': tag.pack(x, place, packing, depth + 1)}
+    try:
+        return {f'${tag.name}': tag.pack(x, place, packing, depth + 1)}
+    except ValueError as e:
+        return packing.note(place, str(e))
 
 
 def _unknown_class(cls: type) -> str:
@@ -241,7 +237,7 @@ def _read(data: Any, place: Any, reading: Reading, depth: int) -> Any:
     if cls is int:
         if data in INT_RANGE:
             return data
-        raise DecodeError(f'the integer {_short_int(data)} does not fit in 64 bits', show_place(place))
+        raise DecodeError(_too_large(data), show_place(place))
     if depth >= MAX_DEPTH:
         raise DecodeError(f'nested deeper than {MAX_DEPTH} levels', show_place(place))
     if cls is list:
@@ -420,10 +416,7 @@ class _PathTag(Tag):
     )
 
     def pack(self, x, place, packing, depth):
-        try:
-            return pack_path(x, packing.root)
-        except ValueError as e:
-            return packing.note(place, str(e))
+        return pack_path(x, packing.root)
 
     def read(self, data, place, reading, depth):
         return read_path(_expect(str, data), reading.root)
@@ -528,10 +521,7 @@ class _ArrayTag(Tag):
     name, classes = 'ndarray', ('numpy.ndarray', 'numpy.ma.MaskedArray', 'numpy.matrix', 'numpy.memmap')
 
     def pack(self, x, place, packing, depth):
-        try:
-            return msgspec.to_builtins(pack_array(x), builtin_types=(bytes,))
-        except ValueError as e:
-            return packing.note(place, str(e))
+        return msgspec.to_builtins(pack_array(x), builtin_types=(bytes,))
 
     def read(self, data, place, reading, depth):
         return unpack_array(msgspec.convert(data, ArrayData))
@@ -543,13 +533,12 @@ class _TensorTag(Tag):
     def pack(self, x, place, packing, depth):
         if dotted(type(x)) != 'torch.Tensor' or x.requires_grad or x.device.type != 'cpu':
             what = f'a {type(x).__name__} on {x.device} with its gradient, class and device'
-            return packing.note(
-                place, f'cannot store {what}; if its numbers are all that matters, give x.detach().cpu()'
-            )
+            raise ValueError(f'cannot store {what}; if its numbers are all that matters, give x.detach().cpu()')
         try:
             array = x.numpy()
         except TypeError:
-            return packing.note(place, f'cannot store a tensor of {x.dtype}; convert it to a type that NumPy knows')
+            message = f'cannot store a tensor of {x.dtype}; convert it to a type that NumPy knows'
+            raise ValueError(message) from None
         return _TAGS['$ndarray'].pack(array, place, packing, depth)
 
     def read(self, data, place, reading, depth):
@@ -566,19 +555,21 @@ _PICTURE_BITS = {  # Pillow's modes, and bits a pixel
 MAX_SIDE = 1 << 16  # pixels
 
 
-def _why_not_picture(x: Any) -> Optional[str]:
-    "What of a picture would be lost; None if nothing would."
+def _check_plain(x: Any) -> None:
+    "Raises ValueError that says what of a picture would be lost."
     if dotted(type(x)) != 'PIL.Image.Image':
-        return f'cannot store a {type(x).__name__} as one; give a plain picture: image.copy()'
+        raise ValueError(f'cannot store a {type(x).__name__} as one; give a plain picture: image.copy()')
     if x.info:
-        return f"cannot store a picture's info ({printable(', '.join(map(str, x.info)), 100)}); clear it, or make its transparency part of the pixels with image.convert('RGBA')"
+        info = printable(', '.join(map(str, x.info)), 100)
+        remedy = "clear it, or make its transparency part of the pixels with image.convert('RGBA')"
+        raise ValueError(f"cannot store a picture's info ({info}); {remedy}")
     if x.mode not in _PICTURE_BITS:
-        return f'cannot store a picture of mode {x.mode}'
+        raise ValueError(f'cannot store a picture of mode {x.mode}')
     if x.mode == 'P' and x.palette is not None and x.palette.mode != 'RGB':
-        return f"cannot store a palette of {x.palette.mode}; give image.convert('RGBA')"
+        raise ValueError(f"cannot store a palette of {x.palette.mode}; give image.convert('RGBA')")
     if max(x.size) >= MAX_SIDE or min(x.size) < 1:
-        return f'cannot store a picture of {x.size[0]} × {x.size[1]} pixels; expected sides of 1 to {MAX_SIDE - 1}'
-    return None
+        size = f'{x.size[0]} × {x.size[1]}'
+        raise ValueError(f'cannot store a picture of {size} pixels; expected sides of 1 to {MAX_SIDE - 1}')
 
 # %% ../nbs/build/03_values.ipynb #9d1e398a
 class _PictureTag(Tag):
@@ -586,8 +577,7 @@ class _PictureTag(Tag):
     remedy = 'give a plain picture: image.copy(), with an empty info'
 
     def pack(self, x, place, packing, depth):
-        if message := _why_not_picture(x):
-            return packing.note(place, message)
+        _check_plain(x)
         data = dict(mode=x.mode, size=list(x.size), data=x.tobytes())
         if x.mode == 'P':
             data['palette'] = x.getpalette()
@@ -680,7 +670,7 @@ _EVERYTHING = Reading(classes=_NoIcevision())
 LOOKING = Reading()  # looks at values without making them
 
 # %% ../nbs/build/03_values.ipynb #2ebeb56d
-_BYTES_IN = {'$ndarray': 'data', '$tensor': 'data', '$image': 'data'}  # tags that hold bytes in a field
+_HOLD_BYTES = {'$ndarray', '$tensor', '$image'}  # tags that have bytes as their field `data`
 _MAX_DATA_DEPTH = 4 * MAX_DEPTH  # lists and dicts of plain data: a tagged value is at most three of them
 
 
@@ -701,10 +691,9 @@ def with_bytes(
         return data
     if not isinstance(data, dict):
         return data
-    if len(data) == 1 and '$bytes' in data:
-        return {'$bytes': _as_bytes(data['$bytes'])}
     name = next(iter(data)) if len(data) == 1 else ''
-    field = _BYTES_IN.get(name)
-    if field and isinstance(data[name], dict) and isinstance(data[name].get(field), str):
-        return {name: {**data[name], field: _as_bytes(data[name][field])}}
+    if name == '$bytes':
+        return {name: _as_bytes(data[name])}
+    if name in _HOLD_BYTES and isinstance(data[name], dict) and isinstance(data[name].get('data'), str):
+        return {name: {**data[name], 'data': _as_bytes(data[name]['data'])}}
     return {k: with_bytes(v, depth + 1) for k, v in data.items()}

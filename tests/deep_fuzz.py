@@ -72,6 +72,11 @@ def is_silent(header, records, same, rng):
     return error is None and f.canonical(other) == same
 
 
+def is_version_0(data):
+    """Is it what the article wrote: a list, which has no checksum, and which `[]` is already?"""
+    return data.lstrip()[:1] == b'['
+
+
 def judge_copy(data, verify, same):
     """Do verbs agree on a damaged copy? Returns whether they accept it; with a checksum, only for what it was."""
     options = dict(limits=f.LIMITS, verify=verify)
@@ -82,7 +87,7 @@ def judge_copy(data, verify, same):
         other = found[0] if found else other or f.verdict(from_document, document)[1]
     if (error is None) != (other is None):
         raise f.Disagreement(f'damaged: loads says {str(error)[:200]}, decode {str(other)[:200]}: {data!r}')
-    if error is None and verify and f.canonical(whole) != same:
+    if error is None and verify and not is_version_0(data) and f.canonical(whole) != same:
         raise f.Disagreement(f'damaged, and neither refused nor the same: {data!r}')
     return error is None
 

@@ -560,14 +560,25 @@ def protobuf_document(header, records):
 
 
 def parquet_document(header, records):
-    """All of a record stands in its rest, which wins, so that anything can be said."""
+    """All of a record stands in its rest, which wins, so that anything can be said but that a task is not there: it is what its columns say."""
     rows = [row for _, _, rows in _grouped(header, records) for row in rows]
+    if any(_lacks_a_task(header, row) for row in rows):
+        raise Unwritable('a task without columns is an empty one')
     try:
         rests = [msgspec.msgpack.encode({k: v for k, v in row.items() if k != 'layout'}) for row in rows]
         said = dict(layout=[row.get('layout', 0) for row in rows], types=[0] * len(rows), rest=rests)
         return parquet_table(header, said)
     except (OverflowError, RecursionError) as e:
         raise Unwritable(str(e)) from None
+
+
+def _lacks_a_task(header, row):
+    """Is there a task in the layout of a record that the record does not have?"""
+    try:
+        tasks = header['layouts'][row.get('layout', 0)]['tasks']
+        return any(task_key(task['name']) not in row for task in tasks)
+    except (LookupError, TypeError):
+        return False  # the layout is what is wrong
 
 
 def parquet_table(header, said, schema=None):

@@ -1,11 +1,10 @@
 """ZenML's own dashboard over a store of ours: it starts, stays on this machine, and shows the contact sheet."""
 
 import json
-import subprocess
-import sys
 import urllib.request
 
 import dashboard
+import processes
 import pytest
 from notebooks import NBS, ROOT
 
@@ -22,12 +21,7 @@ collection_pipeline(*sys.argv[1:3])'''
 @pytest.fixture(scope='module')
 def store(pages_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp('dashboard') / 'zenml'
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', CODE, pages_file, pages_file.parent / 'images', folder],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    done = processes.run('-c', CODE, pages_file, pages_file.parent / 'images', folder, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_faults import in_child, parts, small_disk
 from test_opened import DataLoader, Whole, collate, listed, same
@@ -26,6 +26,8 @@ from redaction_serde.boxes import count_boxes
 from redaction_serde.datasets import manifest_text, read_manifest
 from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 from redaction_serde.lessons.cases import CASES
+from redaction_serde.wire import parquet
+from redaction_serde.wire.parquet import RowGroups
 from redaction_serde.wire.registry import FORMATS, WIRES
 
 from icevision.core import BaseRecord, ClassMap, FilepathRecordComponent
@@ -180,7 +182,7 @@ def test_embedded_images_stay_when_others_are_removed(tmp_path):
 # ---------------------------------------------------------------- changes
 
 
-@pytest.mark.parametrize('format', ['jsonl', 'msgpack', 'json.gz'])
+@pytest.mark.parametrize('format', ['jsonl', 'msgpack', 'json.gz', 'parquet'])
 def test_changes(format, tmp_path):
     rng = random.Random(format)
     rs.write_dataset(numbered(20), tmp_path, format=format, shard_records=7)
@@ -421,7 +423,7 @@ def test_a_full_disk(tmp_path):
 # ---------------------------------------------------------------- what is damaged, and what is hostile
 
 
-@pytest.mark.parametrize('format', ['jsonl', 'msgpack', 'jsonl.gz'])
+@pytest.mark.parametrize('format', ['jsonl', 'msgpack', 'jsonl.gz', 'parquet'])
 def test_any_flipped_bit_of_a_shard_is_named(format, tmp_path):
     rs.write_dataset(alike(9), tmp_path, format=format, shard_records=3)
     rng, opened = random.Random(0), rs.open_dataset(tmp_path)
@@ -674,8 +676,9 @@ def test_every_format_can_be_a_shard(tmp_path):
         assert opened.raw(1).t0.record_id == 1
 
 
-def test_rows_are_read_without_icevision(tmp_path):
-    rs.write_dataset(numbered(5), tmp_path, shard_records=2)
+@pytest.mark.parametrize('format', ['jsonl', 'parquet'])
+def test_rows_are_read_without_icevision(format, tmp_path):
+    rs.write_dataset(numbered(5), tmp_path, format=format, shard_records=2)
     code = f"""
 import sys, redaction_serde as rs
 opened = rs.open_dataset({str(tmp_path)!r}, verify='now')
@@ -687,10 +690,45 @@ print([m for m in ('torch', 'icevision', 'zenml', 'matplotlib') if m in sys.modu
 
 
 def test_shards_in_parquet_are_one_table_for_others(tmp_path):
-    parquet = pytest.importorskip('pyarrow.parquet')
+    pq = pytest.importorskip('pyarrow.parquet')
     rs.write_dataset(alike(9), tmp_path, format='parquet', shard_records=4)
     opened = rs.open_dataset(tmp_path)
-    assert parquet.read_table(list(map(str, opened.paths))).num_rows == 9
+    assert pq.read_table(list(map(str, opened.paths))).num_rows == 9
     opened.remove([0, 8])
-    assert parquet.read_table(list(map(str, opened.paths))).num_rows == 7
+    assert pq.read_table(list(map(str, opened.paths))).num_rows == 7
     assert same(opened, alike(9)[1:8])
+
+
+@given(order=st.lists(st.integers(0, 39), max_size=40), kept=st.integers(1, 4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+def test_of_shards_in_parquet_few_row_groups_are_kept(order, kept, tables, monkeypatch):
+    """For all shards together, and each is read when one of its records is asked for."""
+    opened = rs.open_dataset(tables)
+    read, table = [], RowGroups.table
+    with monkeypatch.context() as patched:
+        patched.setattr(RowGroups, 'table', lambda groups, g: read.append((id(groups), g)) or table(groups, g))
+        assert [row.t0.record_id for row in map(opened.raw, order)] == order
+        held = opened._source._recent._kept
+        asked = [i // 5 for i in order]  # row groups, over all shards
+        assert len(read) == len(held) == len(set(asked))
+        most = kept * max((size for _, size in held.values()), default=0)
+        patched.setattr('redaction_serde.opened._MOST_KEPT', most)
+        assert [record.record_id for record in map(opened.__getitem__, order)] == order
+        assert len(held) <= max(1, kept) or sum(size for _, size in held.values()) <= most
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    """Two shards, each of twenty records in four row groups."""
+    monkeypatch.setattr(parquet, '_GROUP', 5)
+    rs.write_dataset(alike(40), tmp_path, format='parquet', shard_records=20)
+    return tmp_path
+
+
+def test_a_loop_over_shards_in_parquet_reads_each_row_group_once(tables, monkeypatch):
+    opened, read, table = rs.open_dataset(tables), [], RowGroups.table
+    monkeypatch.setattr(RowGroups, 'table', lambda groups, g: read.append(g) or table(groups, g))
+    assert same(opened, alike(40))
+    assert read == [0, 1, 2, 3] * 2
+    opened.remove([0, 39])
+    assert same(opened, alike(40)[1:39])

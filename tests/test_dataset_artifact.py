@@ -1,5 +1,6 @@
 """A data set that is an artifact: whole or said why not, and never changed by who was given it."""
 
+import os
 import time
 from pathlib import Path
 
@@ -103,6 +104,49 @@ def test_nothing_is_written_twice(dataset, uri, monkeypatch):
     written.clear()
     saved(dataset, uri)
     assert written == [f'shards/{damaged.name}', 'manifest.json']
+
+
+def inodes(uri):
+    return {path.name: path.stat().st_ino for path in shards(uri)}
+
+
+def test_a_new_version_is_its_new_shards(dataset, pages, monkeypatch):
+    """What a step was given is linked, not copied; what is deleted with a version is gone from no other one."""
+    first = save_artifact(dataset, 'versions')
+    assert not {path.stat().st_ino for path in dataset.paths} & set(inodes(first.uri).values())
+    written = []
+    write = DatasetMaterializer._write
+    monkeypatch.setattr(
+        DatasetMaterializer, '_write', lambda self, *file: written.append(file[0]) or write(self, *file)
+    )
+    given = first.load()
+    given.append(pages[3:])
+    second = save_artifact(given, 'versions')
+    assert 'manifest.json' in written and not [name for name in written if name.startswith('shards/')]
+    assert inodes(first.uri).items() < inodes(second.uri).items()
+    Client().delete_artifact_version(first.id, delete_from_artifact_store=True)
+    assert not Path(first.uri).exists()
+    second.load().verify()
+    assert same([*dataset, *pages[3:]], second.load())
+
+
+def test_a_shard_on_another_disk_is_copied(dataset, monkeypatch):
+    def refused(*paths):
+        raise OSError('Invalid cross-device link')
+
+    monkeypatch.setattr(os, 'link', refused)
+    first = save_artifact(dataset, 'copies')
+    second = save_artifact(first.load(), 'copies')
+    assert not set(inodes(first.uri).values()) & set(inodes(second.uri).values())
+    assert same(dataset, second.load())
+
+
+def test_a_data_set_of_a_store_is_saved(pages, uri):
+    fsspec = pytest.importorskip('fsspec')
+    rs.write_dataset(pages, 'memory://to-be-saved', shard_records=2)
+    materializer = saved(rs.open_dataset('memory://to-be-saved'), uri)
+    assert same(pages, materializer.load(OpenedDataset))
+    fsspec.filesystem('memory').rm('/to-be-saved', recursive=True)
 
 
 def test_a_damaged_shard_is_not_saved(dataset, uri):

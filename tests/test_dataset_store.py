@@ -18,7 +18,7 @@ import redaction_serde as rs
 from redaction_serde import cli
 from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 from redaction_serde.lessons.cases import CASES
-from redaction_serde.shards import map_shards
+from redaction_serde.shards import map_shards, reduce_shards
 from redaction_serde.storage import Folder, folder_at
 from redaction_serde.wire.registry import decode
 
@@ -599,6 +599,16 @@ def test_s3_work_on_shards(s3):
     assert ids(out, verify='now', storage_options=s3.options) == [3, 5]
     map_shards(opened, work.every_second, out, version='1', takes='rows')
     assert ids(out, verify='now', storage_options=s3.options) == [0, 2, 3, 5]
+
+
+@pytest.mark.timeout(120)
+def test_s3_two_processes(s3):
+    """For rows no process imports icevision, which would take longer than all the rest."""
+    rs.write_dataset(numbered(12), ON_S3, shard_records=3, storage_options=s3.options)
+    opened, out = rs.open_dataset(ON_S3, storage_options=s3.options), 's3://pages/some/other'
+    map_shards(opened, work.every_second, out, version='1', takes='rows', processes=2)
+    assert ids(out, verify='now', storage_options=s3.options) == [0, 2, 3, 5, 6, 8, 9, 11]
+    assert reduce_shards(opened, work.imported, set.union, takes='rows', processes=2) == set()
 
 
 def test_s3_two_writers(s3):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import date
 
+import processes
 import pytest
 from PIL import Image
 
@@ -19,14 +20,8 @@ from redaction_serde.wire.registry import FORMATS, encode
 CHROMIUM = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
 
 
-def run(*args, **kw):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'redaction_serde.cli', *map(str, args)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        **kw,
-    )
+def run(*args):
+    return processes.run('-m', 'redaction_serde.cli', *args)
 
 
 def test_demo_on_real_data(real_data, tmp_path):
@@ -51,7 +46,8 @@ def test_demo_on_real_data(real_data, tmp_path):
 
 def test_demo_on_synthetic_pages(tmp_path):
     out, before = tmp_path / 'demo', set(os.listdir(os.path.expanduser('~')))
-    done = run('demo', '--pages', 2, '--out', out)
+    command = [sys.executable, '-W', 'ignore', '-m', 'redaction_serde.cli', 'demo', '--pages', '2', '--out', out]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     assert done.stderr == '' and 'Everything survived' in done.stdout
     assert {p.name for p in out.iterdir()} == {*cli.OUTPUTS, 'pages', 'zenml'}
@@ -128,11 +124,7 @@ def pipeline_in_new_process(annotations, images, store):
         'import sys, json; from redaction_serde.compat import prepare_icevision, prepare_zenml; prepare_icevision(); store = prepare_zenml(sys.argv[3]); '
         'from redaction_serde.cli import run_pipeline; print(json.dumps(run_pipeline(*sys.argv[1:3], store)))'
     )
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code, str(annotations), str(images), str(store)],
-        capture_output=True,
-        text=True,
-    )
+    done = processes.run('-c', code, annotations, images, store)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -4,12 +4,11 @@ import hashlib
 import json
 import pickle
 import socket
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -416,9 +415,7 @@ save(d.predict(d.load_detector(detector), pages, threshold=0.005), out)
 
 
 def child(*args):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', CHILD, *map(str, args)], capture_output=True, text=True
-    )
+    done = processes.run('-c', CHILD, *args)
     assert done.returncode == 0, done.stderr
 
 
@@ -605,12 +602,7 @@ def test_a_split_moves_no_page(pages_file):
 
 
 def demo(*args):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'redaction_serde.cli', 'demo', '--train', *map(str, args)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    return processes.run('-m', 'redaction_serde.cli', 'demo', '--train', *args)
 
 
 def test_demo_that_trains(tmp_path):

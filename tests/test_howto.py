@@ -1,5 +1,6 @@
 """The pages beside the notebooks: every line of code on them runs, every link leads somewhere."""
 
+import inspect
 import re
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import readme
 from notebooks import NBS, ROOT
 
-PAGES = ['howto.md', 'cards.md', 'glossary.md']
+PAGES = ['howto.md', 'cards.md', 'versions.md', 'glossary.md']
 
 
 def test_the_ways_of_howto_print_what_is_shown(tmp_path):
@@ -57,3 +58,26 @@ def test_links_lead_somewhere(name):
 def test_the_glossary_is_in_order():
     words = re.findall(r'^([^\n:#>].*)\n: ', (NBS / 'glossary.md').read_text(encoding='utf-8'), re.M)
     assert len(words) > 15 and words == sorted(words, key=lambda word: word.strip('`').lower())
+
+
+def test_every_advisory_of_a_lesson_stands_in_the_table():
+    known = re.findall(r'CVE-[\d-]+|GHSA(?:-\w{4}){3}', (NBS / 'versions.md').read_text(encoding='utf-8'))
+    named = {
+        name
+        for part in ('learn', 'compare', 'reference')
+        for path in (NBS / part).glob('*.ipynb')
+        for name in re.findall(r'CVE-[\d-]+|GHSA(?:-\w{4}){3}', path.read_text(encoding='utf-8'))
+    }
+    assert len(named) > 10 and named <= set(known)
+
+
+def test_the_defaults_in_the_table_are_those_of_the_libraries():
+    import numpy as np
+    import torch.export
+    from skops import io
+
+    arguments = {f: inspect.signature(f).parameters for f in (np.load, np.save, torch.export.load)}
+    assert [arguments[f]['allow_pickle'].default for f in (np.load, np.save)] == [False, True]
+    assert 'weights_only' not in arguments[torch.export.load]
+    with pytest.raises(TypeError, match='trusted'):
+        io.loads(io.dumps(1), trusted=True)

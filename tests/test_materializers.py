@@ -4,13 +4,13 @@ import io
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import processes
 import pytest
 from pace import cpu_seconds
 from PIL import Image
@@ -506,28 +506,11 @@ LOAD = (
 )
 
 
-def start(folder, code, *args, **env):
-    return subprocess.Popen(
-        [sys.executable, '-W', 'ignore', '-c', code, *args],
-        cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(ROOT_OF_PROJECT), **env},
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 ROOT_OF_PROJECT = Path(__file__).resolve().parent.parent
 
 
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    return SimpleNamespace(code=process.returncode, out=out.strip(), err=err.strip())
-
-
-def python(*args, **env):
-    return finish(start(*args, **env))
+def python(folder, code, *args, **env):
+    return processes.run('-c', code, *args, cwd=folder, env={**os.environ, **env})
 
 
 @pytest.fixture
@@ -540,28 +523,28 @@ def folder(pages, tmp_path):
 
 def test_in_another_process(folder, pages):
     done = python(folder, RUN, 'pages.json')
-    assert done.code == 0 and done.out.split() == ['completed', str(sum(map(count_boxes, pages)))], done.err
+    assert done.returncode == 0 and done.stdout.split() == ['completed', str(sum(map(count_boxes, pages)))], done.stderr
     loaded = python(folder, LOAD)
-    assert loaded.code == 0 and loads(loaded.out + '\n') and compare(pages, loads(loaded.out + '\n')), loaded.err
+    assert loaded.returncode == 0 and loads(loaded.stdout) and compare(pages, loads(loaded.stdout)), loaded.stderr
 
 
 def test_materializer_missing(folder, pages):
     """The error that a user would see, and a remedy: another materializer reads the folder, and still checks it."""
-    assert python(folder, RUN, 'pages.json').code == 0
+    assert python(folder, RUN, 'pages.json').returncode == 0
     (folder / 'steps_here.py').unlink()
     done = python(folder, LOAD)
     assert (
-        done.code == 1
-        and done.err.endswith("No module named 'steps_here'")
-        and 'cannot locate and import the materializer module' in done.out
-    ), done.err
+        done.returncode == 1
+        and done.stderr.endswith("No module named 'steps_here'\n")
+        and 'cannot locate and import the materializer module' in done.stdout
+    ), done.stderr
     loaded = python(
         folder,
         LOAD.replace('Client().get_artifact_version("pages").load()', 'other()').replace(
             'from redaction_serde.records', REMEDY + 'from redaction_serde.records'
         ),
     )
-    assert loaded.code == 0 and compare(pages, loads(loaded.out + '\n')), loaded.err
+    assert loaded.returncode == 0 and compare(pages, loads(loaded.stdout)), loaded.stderr
 
 
 REMEDY = """
@@ -578,21 +561,22 @@ def other():
 def test_killed_between_save_and_return(folder):
     """The files are there, and no artifact points to them: the next run is as if the others had not been."""
     for when in ('in save', 'after save'):
-        assert python(folder, RUN, 'pages.json', DIE=when).code == -9
+        assert python(folder, RUN, 'pages.json', DIE=when).returncode == -9
     orphans = list(folder.rglob('manifest.json'))
-    assert len(orphans) == 2 and python(folder, LIST).out == "0 ['running', 'running']"
-    assert python(folder, RUN, 'pages.json').code == 0
-    assert python(folder, LIST).out == "1 ['running', 'running', 'completed']"
+    assert len(orphans) == 2 and python(folder, LIST).stdout.strip() == "0 ['running', 'running']"
+    assert python(folder, RUN, 'pages.json').returncode == 0
+    assert python(folder, LIST).stdout.strip() == "1 ['running', 'running', 'completed']"
     assert all(path.exists() for path in orphans)
 
 
 def test_two_processes_in_one_warm_store(folder, pages):
-    assert python(folder, LIST).out == '0 []'  # two that start a store at once can fail; this starts it
-    both = [start(folder, RUN, 'pages.json') for _ in range(2)]
-    for done in map(finish, both):
-        assert done.code == 0 and done.out.split()[0] == 'completed', done.err
-    assert python(folder, LIST).out == "2 ['completed', 'completed']"
-    assert compare(pages, loads(python(folder, LOAD).out + '\n'))
+    assert python(folder, LIST).stdout.strip() == '0 []'  # two that start a store at once can fail; this starts it
+    both = [processes.start('-c', RUN, 'pages.json', cwd=folder) for _ in range(2)]
+    for process in both:
+        out, complaints = process.communicate(timeout=300)
+        assert process.returncode == 0 and out.split()[0] == 'completed', complaints
+    assert python(folder, LIST).stdout.strip() == "2 ['completed', 'completed']"
+    assert compare(pages, loads(python(folder, LOAD).stdout))
 
 
 # ---------------------------------------------------------------- what is counted and shown

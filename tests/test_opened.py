@@ -15,26 +15,33 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_hostile import GOLDEN, mutate
+from test_parquet import again, table_of
 from test_round_trip import alike, collections
 
 import redaction_serde as rs
 from redaction_serde.components import COMPONENTS
+from redaction_serde.document import Document, Header, Layout, TaskSpec, record_shape
 from redaction_serde.errors import DecodeError, LimitError, Limits, SerdeError
 from redaction_serde.fidelity import compare
 from redaction_serde.kinds.kind import REQUIRED
 from redaction_serde.lessons.cases import CASES, StickMetadata
+from redaction_serde.wire import parquet
+from redaction_serde.wire.footer import read_footer, row_groups
 from redaction_serde.wire.format import Wire
-from redaction_serde.wire.places import index_path
-from redaction_serde.wire.registry import FORMATS, WIRES
+from redaction_serde.wire.places import Places, index_path, seal, write_index
+from redaction_serde.wire.registry import FORMATS, WIRES, encode
 
-from icevision.core import AreasRecordComponent, BaseRecord, BBoxesRecordComponent, FilepathRecordComponent
+from icevision.core import AreasRecordComponent, BaseRecord, BBoxesRecordComponent, ClassMap, FilepathRecordComponent
 from icevision.data import Dataset, RecordCollection
 from torch.utils.data import DataLoader
 
 SERVED = [name for name, wire in WIRES.items() if type(wire).places is not Wire.places]
+PER_GROUP = 7  # records of a row group, in tables of these tests
 VERIFY = ('now', 'on access', False)
 
 
@@ -70,18 +77,33 @@ def check_opened(opened, loaded):
 
 
 @pytest.fixture
-def saved(tmp_path):
-    """Thirty records as JSON, and what they were."""
+def text(tmp_path):
+    """Thirty records as JSON."""
     path = tmp_path / 'pages.json'
     rs.save(RecordCollection(None).new(alike(30)), path)
     return path
 
 
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """The same as a table of five row groups."""
+    monkeypatch.setattr(parquet, '_GROUP', PER_GROUP)
+    path = tmp_path / 'pages.parquet'
+    rs.save(RecordCollection(None).new(alike(30)), path)
+    return path
+
+
+@pytest.fixture(params=['text', 'table'])
+def saved(request):
+    """Either of them."""
+    return request.getfixturevalue(request.param)
+
+
 # ---------------------------------------------------------------- what is loaded
 
 
-def test_json_and_json_lines_are_served():
-    assert {'json', 'jsonl'} <= set(SERVED)
+def test_what_is_served():
+    assert {'json', 'jsonl', 'parquet'} <= set(SERVED)
 
 
 @pytest.mark.parametrize('format', SERVED)
@@ -159,11 +181,11 @@ def test_a_layout_that_comes_later_is_not_known(tmp_path):
     assert e.value.path.startswith('$.records[2]')
 
 
-def test_other_layouts_of_the_text(saved):
-    text = saved.read_bytes()
-    saved.write_bytes(text.replace(b'\n', b'\r\n'))
+def test_other_layouts_of_the_text(text):
+    saved, whole = text, text.read_bytes()
+    saved.write_bytes(whole.replace(b'\n', b'\r\n'))
     check_opened(rs.open(saved), rs.load(saved))
-    saved.write_bytes(msgspec.json.format(text, indent=3))
+    saved.write_bytes(msgspec.json.format(whole, indent=3))
     with pytest.raises(DecodeError, match='checksum'):
         rs.open(saved)
     check_opened(rs.open(saved, verify=False), rs.load(saved, verify=False))
@@ -197,13 +219,13 @@ def test_an_index_that_is_that_of_another_file_is_none(saved):
     rs.save(RecordCollection(None).new(alike(31)), saved)
     index_path(saved).write_bytes(kept)
     check_opened(rs.open(saved, verify='on access'), rs.load(saved))
-    assert sorted(p.name for p in saved.parent.iterdir()) == ['pages.json', 'pages.json.index']
+    assert sorted(p.name for p in saved.parent.iterdir()) == [saved.name, index_path(saved).name]
 
 
 def test_no_index_is_kept_unasked(saved):
     for verify in VERIFY:
         list(rs.open(saved, verify=verify))
-    assert [p.name for p in saved.parent.iterdir()] == ['pages.json']
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
 
 # ---------------------------------------------------------------- what is wrong
@@ -232,6 +254,8 @@ def resealed(data):
     """The same with the right checksum, where there is a place for it."""
     if data.startswith(b'{"format":"redaction-serde","version":"1.0","crc32":"') and data[61:64] == b'",\n':
         return data[:53] + b'%08x' % zlib.crc32(data[64:]) + data[61:]
+    if data.startswith(b'PAR1') and (place := parquet._place_of_crc(data)) is not None:
+        return parquet.sealed(data[:place] + b'0' * 8 + data[place + 8 :])
     start = data.rfind(b'{"end":')
     at = data.rfind(b'"crc32":"') + len(b'"crc32":"')
     if 0 < start < at and len(data) > at + 8:
@@ -277,11 +301,11 @@ def test_any_changed_byte_is_noticed(format, tmp_path):
             rs.open(path, verify='now')
 
 
-def test_a_damaged_record_is_refused_at_its_place(saved):
-    whole = saved.read_bytes()
+def test_a_damaged_record_is_refused_at_its_place(text):
+    saved, whole = text, text.read_bytes()
     rs.open(saved, keep_index=True)
     at = whole.splitlines(True)
-    line = next(i for i, text in enumerate(at) if b'"record_id":"p7"' in text or b'"record_id":7,' in text)
+    line = next(i for i, found in enumerate(at) if b'"record_id":7,' in found)
     start = at[line].index(b'"bboxes":[[') + 11
     digit = at[line][start : start + 1]
     at[line] = at[line][:start] + (b'8' if digit != b'8' else b'7') + at[line][start + 1 :]
@@ -301,8 +325,8 @@ def test_a_damaged_record_is_refused_at_its_place(saved):
     assert len(given) == 7
 
 
-def test_mistakes_have_the_places_and_words_of_load(saved):
-    whole = saved.read_bytes()
+def test_mistakes_have_the_places_and_words_of_load(text):
+    saved, whole = text, text.read_bytes()
     for old, new in (
         (b'"label_ids":[', b'"label_ids":["x",'),
         (b'"label_ids":[', b'"label_ids":[99,'),
@@ -322,16 +346,23 @@ def test_mistakes_have_the_places_and_words_of_load(saved):
         assert opened[12]  # a mistake is not remembered
 
 
-def test_limits_are_those_of_load(saved, tmp_path):
+def test_limits_are_those_of_load(text, table, tmp_path):
     lines = tmp_path / 'a.jsonl'
     rs.save(RecordCollection(None).new(alike(30)), lines)
-    for path in (saved, lines):
+    for path in (text, lines, table):
         for limits in (Limits(bytes=1000), Limits(records=29), Limits(layouts=0)):
             with pytest.raises(LimitError):
                 rs.open(path, limits=limits)
         assert len(rs.open(path, limits=Limits(records=30))) == 30
     with pytest.raises(LimitError):
         rs.open(lines, limits=Limits(line=100))
+    record = alike(1)[0]
+    record.set_filepath(f'{"x" * 100_000}.png')
+    rs.save(RecordCollection(None).new([record]), table)
+    assert table.stat().st_size < 50_000
+    for read in (rs.load, rs.open):  # of a table, what comes out of the pages counts
+        with pytest.raises(LimitError, match='bytes'):
+            read(table, limits=Limits(bytes=50_000))
 
 
 def test_a_budget_of_objects(tmp_path, monkeypatch):
@@ -351,6 +382,25 @@ def test_a_budget_of_objects(tmp_path, monkeypatch):
         for read in (rs.load, rs.open):
             with pytest.raises(LimitError, match='objects out of'):
                 read(path, verify=False)
+
+
+def test_a_budget_of_objects_of_a_table(tmp_path, monkeypatch):
+    """The same, where the layout of a record is known only to its row group."""
+    tasks = tuple(TaskSpec(chr(ord('0') + k), 0, ('Size',)) for k in range(40))
+    header = Header(layouts=[Layout(tasks[:1]), Layout(tasks)])
+    structs = [record_shape(layout, k).wide_struct for k, layout in enumerate(header.layouts)]
+    few = msgspec.convert({'0': {}}, structs[0])
+    many = msgspec.convert({'layout': 1, **{task.name: {} for task in tasks}}, structs[1])
+    for rows, verdict in (([few] * 999 + [many], 'whole'), ([few] + [many] * 999, 'refused')):
+        path = tmp_path / 'a.parquet'
+        path.write_bytes(encode(Document(header, rows), 'parquet'))
+        with monkeypatch.context() as patched:
+            for module in ('errors', 'opened'):
+                patched.setattr(f'redaction_serde.{module}.FREE_OBJECTS', 20_000)
+            assert verdict_of_open(path) == verdict_of_load(path) == verdict
+            if verdict == 'refused':  # at once
+                with pytest.raises(LimitError, match='objects out of'):
+                    rs.open(path)
 
 
 def test_ids_of_one_hash_are_refused(tmp_path):
@@ -379,11 +429,135 @@ def test_what_is_no_file(tmp_path):
         rs.open(tmp_path / 'empty.json')
 
 
+# ---------------------------------------------------------------- row groups
+
+
+def groups_read(opened, monkeypatch):
+    """The row groups that are read from now on, in their order."""
+    found, groups = [], opened._source.places
+    table = groups.table
+    monkeypatch.setattr(groups, 'table', lambda g, *args: found.append(g) or table(g, *args))
+    return found
+
+
+def test_a_record_is_read_with_its_row_group_and_no_other(table, monkeypatch):
+    opened = rs.open(table)
+    found = groups_read(opened, monkeypatch)
+    assert opened.raw(8) and opened[9].record_id == 9
+    assert found == [1]
+    assert opened[-1].record_id == 29 and opened[12].record_id == 12
+    assert found == [1, 4]
+
+
+@given(order=st.lists(st.integers(-30, 29), max_size=40), kept=st.integers(0, 3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_few_row_groups_are_kept(order, kept, table, monkeypatch):
+    """Whatever is read, and in any order: the ones that were read last, and one in any case."""
+    opened = rs.open(table)
+    most = max(1, kept)
+    with monkeypatch.context() as patched:
+        sizes = [opened._source.places.table(g).nbytes for g in range(5)]
+        patched.setattr('redaction_serde.opened._MOST_KEPT', kept * max(sizes))
+        found = groups_read(opened, patched)
+        rows = [opened.raw(i) for i in order]
+        held = opened._source._recent._kept.values()
+        assert len(held) == 1 or sum(size for _, size in held) <= kept * max(sizes)
+    assert [row.t0.record_id for row in rows] == [i % 30 for i in order]
+    assert len(held) >= min(most, len(set(found)))
+    assert all(a != b for a, b in zip(found, found[1:]))  # none is read twice running
+    assert [row.t0.record_id for i in order for row in opened._source.rows(range(i % 30, 30))] == [
+        k for i in order for k in range(i % 30, 30)
+    ]
+
+
+def test_damage_in_one_row_group_leaves_the_others(table):
+    rs.open(table, keep_index=True)
+    whole, rng = table.read_bytes(), random.Random(0)
+    firsts = rs.open(table)._source.places.firsts
+    for g, group in enumerate(row_groups(read_footer(whole))):
+        at = rng.randrange(group.start, group.end)
+        table.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+        with pytest.raises(DecodeError, match='checksum'):
+            rs.open(table)
+        try:
+            opened = rs.open(table, verify='on access')
+        except DecodeError:  # the header of a page, which is looked at when the file is opened
+            continue
+        bad = range(firsts[g], firsts[g + 1])
+        for i in range(30):
+            if i not in bad:
+                assert opened[i].record_id == i
+                continue
+            for read in (opened.__getitem__, opened.raw):
+                with pytest.raises(DecodeError, match=f'row group {g}, with the records {bad[0]} to {bad[-1]}') as e:
+                    read(i)
+                assert e.value.path == f'$.records[{bad[0]}]'
+        before = []
+        with pytest.raises(DecodeError):
+            for record in opened:
+                before.append(record)
+        assert len(before) == bad[0]
+
+
+def test_an_index_of_another_number_of_row_groups_is_none(table):
+    opened = rs.open(table)
+    places = opened._source.places
+    fewer = Places(opened.header, places.starts[1:], places.ends[1:])
+    write_index(table, table.read_bytes(), fewer)
+    check_opened(rs.open(table, verify='on access'), rs.load(table))
+    whole = bytearray(table.read_bytes())
+    whole[int(places.starts[0]) + 40] ^= 1
+    table.write_bytes(whole)
+    with pytest.raises(DecodeError):
+        rs.open(table, verify='on access')
+
+
+WRONG = {
+    'layout': (lambda value: 9, '$.records[11]'),
+    'label_id': (lambda value: None, '$.records[11]'),
+    'rest': (lambda value: msgspec.msgpack.encode([1]), '$.records[11]'),
+    'record_id': (lambda value: '1_000', '$'),
+    'xmax': (lambda value: [*value, 1.0], '$'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_mistakes_in_a_table_have_the_places_and_words_of_load(name, table):
+    change, place = WRONG[name]
+    data = table.read_bytes()
+    columns = table_of(data)
+    values = columns[name].to_pylist()
+    values[11] = change(values[11])
+    field = columns.schema.field(name)
+    array = pa.array(values, field.type)
+    table.write_bytes(again(columns.set_column(columns.schema.get_field_index(name), field, array), data))
+    with pytest.raises(DecodeError) as expected:
+        rs.load(table)
+    opened = rs.open(table)
+    for read in (lambda: opened[11], lambda: opened.raw(11), lambda: list(opened)):
+        with pytest.raises(DecodeError) as found:
+            read()
+        assert found.value.problems == expected.value.problems and found.value.path == place
+    assert opened[20].record_id == 20  # of another row group
+
+
+def test_a_seal_knows_the_checksum_of_a_document(tmp_path):
+    """Wherever that stands: in a table it is far from both ends if there are many classes."""
+    classes = ClassMap([f'class {i}' for i in range(500)])
+    record = alike(1)[0]
+    record.detection.set_class_map(classes)
+    for format in SERVED:
+        data = rs.dumps(RecordCollection(None).new([record]), format)
+        place = parquet._place_of_crc(data) if format == 'parquet' else data.rindex(b'"crc32":"') + len('"crc32":"')
+        assert seal(data) != seal(data[:place] + b'!' * 8 + data[place + 8 :])
+
+
 # ---------------------------------------------------------------- a file that changes
 
 
 def test_a_changed_file_is_noticed(saved):
     opened, whole = rs.open(saved), saved.read_bytes()
+    assert opened[0]  # which may be kept
     packed = pickle.dumps(opened)
     saved.write_bytes(whole + b' ')
     for read in (lambda: opened[0], lambda: opened.raw(-1), lambda: list(opened), lambda: pickle.loads(packed)):
@@ -406,7 +580,7 @@ def test_a_replaced_file_stays_what_it_was_here_and_is_noticed_elsewhere(saved):
 def test_closing(saved):
     with rs.open(saved) as opened:
         part, record = opened[2:], opened[1]
-        assert 'pages.json' in repr(opened)
+        assert saved.name in repr(opened)
     for closed in (opened, part):
         with pytest.raises(SerdeError, match='closed'):
             closed[0]
@@ -532,12 +706,12 @@ def test_icevisions_data_set(pages, tmp_path):
 
 def test_copies(saved):
     opened = rs.open(saved)
-    for again in (copy.copy(opened), copy.deepcopy(opened)):
-        assert ids_and_boxes(again) == ids_and_boxes(opened)
+    for other in (copy.copy(opened), copy.deepcopy(opened)):
+        assert ids_and_boxes(other) == ids_and_boxes(opened)
 
 
 def test_a_relative_path_means_the_folder_of_its_opening(saved, monkeypatch):
     monkeypatch.chdir(saved.parent)
-    packed = pickle.dumps(rs.open(Path('pages.json')))
+    packed = pickle.dumps(rs.open(Path(saved.name)))
     monkeypatch.chdir('/')
     assert len(pickle.loads(packed)) == 30

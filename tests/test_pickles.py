@@ -11,7 +11,9 @@ from collections import OrderedDict
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
+import processes
 import pytest
+from warm import warm_python
 
 from redaction_serde import pickles
 from redaction_serde.fidelity import compare
@@ -447,6 +449,18 @@ def cache(pages_file, tmp_path_factory):
     )
 
 
+@pytest.fixture
+def warm(monkeypatch):
+    """The process of `migrate` begins with icevision imported: of a test that is about the cache, not about that process."""
+
+    def command():
+        executable, isolated, *warnings, how, code, places = started()
+        return [*warm_python(*processes.MODULES), how, code, places]
+
+    started = pickles._command
+    monkeypatch.setattr(pickles, '_command', command)
+
+
 def test_migrate(cache, tmp_path, pages_file):
     path, splits = cache
     before = path.read_bytes()
@@ -458,7 +472,7 @@ def test_migrate(cache, tmp_path, pages_file):
     assert path.read_bytes() == before and {p.name for p in tmp_path.iterdir()} == {'train.json.gz', 'valid.msgpack'}
 
 
-def test_migrate_every_kind_of_record(tmp_path):
+def test_migrate_every_kind_of_record(tmp_path, warm):
     """All that the cases of the other tests hold, as one cache, at the protocols that Python 3.7 and later write."""
     from test_components import CASES
 
@@ -486,7 +500,7 @@ def test_migrate_every_kind_of_record(tmp_path):
             assert compare(c, load(out)), out.name
 
 
-def test_migrate_one_collection_of_old_names(cache, tmp_path):
+def test_migrate_one_collection_of_old_names(cache, tmp_path, warm):
     """A single collection; paths of Windows and of Python 3.13; arrays of NumPy 1."""
     _, (split, _) = cache
     data = (
@@ -557,11 +571,11 @@ def test_migrate_refuses_before_it_loads(cache, tmp_path):
     ],
     ids=['dict', 'list', 'empty', 'nested getattr', 'huge memo', 'deep', 'huge array', 'wrong arguments'],
 )
-def test_migrate_refuses_what_is_no_cache(data, match, error, tmp_path):
+def test_migrate_refuses_what_is_no_cache(data, match, error, tmp_path, warm):
     refused(tmp_path, data, match, error)
 
 
-def test_migrate_wants_a_file_for_each_split(cache, tmp_path):
+def test_migrate_wants_a_file_for_each_split(cache, tmp_path, warm):
     error = refused(tmp_path, cache[0].read_bytes(), r'holds 2 collections \(2, 2 records\) for 1 files')
     assert isinstance(error, DecodeError)
 
@@ -583,7 +597,7 @@ def test_migrate_ends_in_time(tmp_path):
     )
 
 
-def test_migrate_stands_in_for_parsers(pages_file, tmp_path):
+def test_migrate_stands_in_for_parsers(pages_file, tmp_path, warm):
     """A parser of one's own, defined in a script that nobody has any more."""
     pages = parse_coco(str(pages_file), str(pages_file.parent / 'images'))
     lost = type('LostParser', (COCOBBoxParser,), {'__module__': '__main__'})

@@ -478,6 +478,9 @@ def test_the_matrix_serves_wide_and_narrow(tab, address):
     box = tab.locator('.rs-survival .box').first
     head, name = box.locator('thead th').nth(1), box.locator('tbody:not(.sum) th[scope=row]').first
     assert box.evaluate('e => e.scrollWidth <= e.clientWidth'), 'our own formats and all others are in view'
+    ways = box.locator('thead th span').all_inner_texts()
+    assert ways[:6] == ['json', 'jsonl', 'msgpack', 'protobuf', 'parquet', 'json, opened']
+    assert {'pandas table', 'Arrow table', 'HF datasets'} < set(ways)
     top = head.bounding_box()['y']
     box.evaluate('e => e.scrollTop = 400')
     assert abs(head.bounding_box()['y'] - top) < 3  # but for the space between cells
@@ -491,12 +494,28 @@ def test_the_matrix_serves_wide_and_narrow(tab, address):
     assert reason.is_visible()
     tab.set_viewport_size({'width': 390, 'height': 900})
     left = name.bounding_box()['x']
+    ours = box.locator('thead th').nth(ways.index('parquet') + 1).bounding_box()
+    assert ours['x'] + ours['width'] <= box.bounding_box()['x'] + box.bounding_box()['width']
     box.evaluate('e => e.scrollLeft = 150')
     assert box.evaluate('e => e.scrollLeft') == 150 and abs(name.bounding_box()['x'] - left) < 3
     last = box.locator('td summary').last
     last.click()
     assert last.locator('xpath=ancestor::tr/following-sibling::tr[1]').locator('p').last.is_visible()
     assert not tab.wrong
+
+
+@in_browser
+def test_cards_can_be_read_on_a_phone(tab, address):
+    tab.goto(f'{address}cards.html', wait_until='networkidle')
+    heads = tab.locator('#which-format-when thead')
+    assert heads.is_visible()
+    tab.set_viewport_size({'width': 390, 'height': 900})
+    wider = 'es => es.filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 40))'
+    assert not tab.locator('.pst-scrollable-table-container').evaluate_all(wider)
+    assert not heads.is_visible()  # each cell says what it is instead
+    label = 'e => getComputedStyle(e, "::before").content'
+    cells = tab.locator('#which-format-when tbody tr').first.locator('td > p').all()
+    assert [cell.evaluate(label) for cell in cells] == ['none', '"take "', '"because "', '"see "']
 
 
 @in_browser

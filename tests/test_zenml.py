@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import processes
 import pytest
 from run_notebooks import ROOT, offline
 from zenml import save_artifact
@@ -136,6 +137,34 @@ def test_a_cached_artifact_that_is_gone_is_said(pages_at, tmp_path):
     assert cached.status.value == 'cached'
     with pytest.raises(SerdeError, match='the artifact is gone.*run the step again with its cache off'):
         cached.outputs['redacted_pages'][0].load()
+
+
+# ---- data sets
+
+EVERY_SECOND = dict(function='shard_work:every_second', takes='rows')
+
+
+def check_a_mapped_data_set(folder, pages, **options):
+    """Four pages in two shards, of each of which every second record is kept; and what the cache looks at."""
+    rs.write_dataset(pages, folder, shard_records=2)
+    done = dict(read_dataset='completed', map_dataset='completed')
+    cached = dict(read_dataset='cached', map_dataset='cached')
+    run = pipelines.dataset_pipeline(folder, version='1', **EVERY_SECOND, **options)
+    mapped = run.steps['map_dataset'].outputs['mapped'][0]
+    assert statuses(run) == done
+    assert compare(pages[::2], pages.new(list(mapped.load())))
+    assert statuses(pipelines.dataset_pipeline(folder, version='1', **EVERY_SECOND, **options)) == cached
+    other = pipelines.dataset_pipeline(folder, version='2', **EVERY_SECOND, **options)
+    assert statuses(other) == {**cached, 'map_dataset': 'completed'}
+    rs.open_dataset(folder).append(pages[:1])
+    longer = pipelines.dataset_pipeline(folder, version='1', **EVERY_SECOND, **options)
+    assert statuses(longer) == done
+    assert len(longer.steps['map_dataset'].outputs['mapped'][0].load()) == 3
+    return mapped.uri
+
+
+def test_a_step_maps_over_shards(pages, tmp_path):
+    check_a_mapped_data_set(str(tmp_path / 'set'), pages, processes=2)
 
 
 # ---- batches
@@ -316,12 +345,7 @@ def test_another_process_loads_from_s3(on_s3, pages_at):
     assert {v.type for v in found} == {VisualizationType.IMAGE, VisualizationType.HTML}
     for v in found:
         assert v.value[:4] == b'\x89PNG' if v.type == VisualizationType.IMAGE else '<html' in v.value
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', ELSEWHERE, os.environ['ZENML_CONFIG_PATH'], str(version.id), *pages_at],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    done = processes.run('-c', ELSEWHERE, os.environ['ZENML_CONFIG_PATH'], version.id, *pages_at, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [version.uri, True]
 
@@ -346,6 +370,24 @@ def test_a_data_set_on_s3(on_s3, pages, tmp_path):
     materializer.save(dataset)
     assert on_s3.client.head_object(Bucket='redactions', Key=second)['LastModified'] == stamps[second]
     assert compare(pages, pages.new(list(version.load())))
+
+
+@pytest.fixture
+def keys_of_s3(s3, monkeypatch):
+    """Where fsspec finds them by itself."""
+    for name, value in dict(
+        ENDPOINT_URL=s3.where['endpoint_url'],
+        ACCESS_KEY_ID='key',
+        SECRET_ACCESS_KEY='secret',
+        DEFAULT_REGION='us-east-1',
+    ).items():
+        monkeypatch.setenv(f'AWS_{name}', value)
+
+
+def test_a_step_maps_over_shards_on_s3(on_s3, keys_of_s3, pages):
+    """The data set and the artifacts are there."""
+    uri = check_a_mapped_data_set('s3://redactions/a/set', pages)
+    assert f'{uri}/manifest.json'.removeprefix('s3://redactions/') in on_s3.keys()
 
 
 def chain(e):
@@ -430,3 +472,62 @@ def test_pipelines_need_no_network(pages_at, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / 'log').exists(), (tmp_path / 'log').read_text()
     assert not done.stdout and not done.stderr  # and they are quiet
+
+
+@pytest.fixture(scope='module')
+def alone():
+    """The beginning of a command that runs where there is no network but this machine's own."""
+    if not (shutil.which('unshare') and shutil.which('ip')):
+        pytest.skip('there is no unshare or no ip here, to make a network without any other machine')
+    command = ['unshare', '--map-root-user', '--net', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh']
+    tried = subprocess.run([*command, 'true'], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f'a network without any other machine cannot be made here: {tried.stderr.strip()}')
+    return command
+
+
+DATA_SETS = """
+import os, socket, sys
+from redaction_serde.compat import prepare_icevision, prepare_zenml
+prepare_icevision(); prepare_zenml(sys.argv[1])
+import boto3, shard_work as work
+import redaction_serde as rs
+from distributed import Client, LocalCluster
+from moto.server import ThreadedMotoServer
+from redaction_serde import pipelines
+
+assert [name for _, name in socket.if_nameindex()] == ['lo']
+server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
+server.start()
+where = dict(ENDPOINT_URL='http://127.0.0.1:%s' % server.get_host_and_port()[1], DEFAULT_REGION='us-east-1')
+for name, value in dict(where, ACCESS_KEY_ID='key', SECRET_ACCESS_KEY='secret').items():
+    os.environ[f'AWS_{name}'] = value
+boto3.client('s3').create_bucket(Bucket='pages')
+rs.write_dataset(rs.read_coco(*sys.argv[2:]), 's3://pages/set', shard_records=2)
+opened = rs.open_dataset('s3://pages/set', verify='now')
+every_second = dict(function=work.every_second, version='1', takes='rows')
+rs.map_shards(opened, out='s3://pages/processes', processes=2, **every_second)
+with LocalCluster(2, host='127.0.0.1', dashboard_address=None) as cluster, Client(cluster) as client:
+    rs.map_shards(opened, out='s3://pages/cluster', client=client, **every_second)
+run = pipelines.dataset_pipeline('s3://pages/set', 'shard_work:every_second', '1', 'rows')
+mapped = run.steps['map_dataset'].outputs['mapped'][0].load()
+made = [*(rs.open_dataset(f's3://pages/{name}', verify='now') for name in ('processes', 'cluster')), mapped]
+server.stop()
+print('found', [len(opened), len({str(d.manifest) for d in made}), len(made[0])])
+"""
+
+
+def test_data_sets_need_no_network(alone, pages_at, tmp_path):
+    """Processes, a cluster and a step make the same of a data set on S3, with no address but 127.0.0.1."""
+    pytest.importorskip('moto', reason='moto is not installed')
+    pytest.importorskip('distributed', reason='distributed is not installed')
+    done = subprocess.run(
+        [*alone, sys.executable, '-W', 'ignore', '-c', DATA_SETS, tmp_path / 'store', *pages_at],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(Path(__file__).parent)])},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'found [4, 1, 2]'

@@ -72,7 +72,7 @@ MOVED = {  # pages that had another address once: an address, once given, leads 
 }
 
 
-BESIDE = ['howto', 'cards', 'glossary']  # pages of text in nbs/
+BESIDE = ['howto', 'cards', 'versions', 'glossary']  # pages of text in nbs/
 
 
 def say(text):

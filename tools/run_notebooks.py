@@ -8,14 +8,11 @@ The tests and the site share what `executed` returns, so that no notebook runs t
 """
 
 import argparse
-import atexit
 import contextlib
 import fcntl
-import functools
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,9 +20,15 @@ import time
 from pathlib import Path
 
 from notebooks import NBS, ROOT, notebooks
+from warm import warm_python
 
 KEPT = ROOT / 'build' / 'executed'  # notebooks with the outputs of their last run
 GUARD = ROOT / 'tests' / 'offline'  # forbids the network to a Python process that has it on its path
+
+
+# of other people, and what `import icevision` imports first; matplotlib looks at its environment when it is imported,
+# so that icevision itself and everything of ours are imported by each notebook
+PRELOADED = ['torch', 'torch._dynamo.utils', 'torchvision.models', 'sklearn.decomposition', 'scipy.stats', 'pandas']
 
 
 class NetworkError(Exception):
@@ -63,27 +66,10 @@ def is_skipped(cell):
     return 'nbdev_export()' in cell.source or '#|eval:false' in directives
 
 
-@functools.cache
-def warm_kernels():
-    """The socket of a server of kernels (`warm_kernels.py`), which ends when this process does; None where there are no forks."""
-    if not hasattr(os, 'fork'):
-        return None
-    folder = tempfile.mkdtemp(prefix='kernels-')
-    path = f'{folder}/socket'
-    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1')}
-    command = [sys.executable, str(ROOT / 'tools' / 'warm_kernels.py'), path]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.kill)  # closing its input would do, if it were not slower
-    return path if server.stdout.readline() == b'ready\n' else None
-
-
 def manager(client):
-    """What starts the kernel of a notebook: a warm one, if there can be."""
+    """What starts the kernel of a notebook: with what is slow imported, if there can be."""
     found = client.create_kernel_manager()
-    if path := warm_kernels():
-        warm = str(ROOT / 'tools' / 'warm_kernels.py')
-        found.kernel_spec.argv = [sys.executable, '-S', '-E', warm, path, '-f', '{connection_file}']
+    found.kernel_spec.argv = [*warm_python(*PRELOADED), '-m', 'ipykernel_launcher', '-f', '{connection_file}']
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 from msgspec import UNSET, UnsetType
 
-from .kind import INTS, NUMBERS, Field, Kind, Lists, Number, fits, plain_numbers, plain_scalars
+from .kind import INTS, NUMBERS, Field, Kind, Lists, Number, are_plain, plain_column, plain_numbers
 from ..values import INT_RANGE, scalar
 
 # %% ../../nbs/build/06_geometry.ipynb #1ee4b423
@@ -39,9 +39,7 @@ class Boxes(Kind):
         if boxes and not pack.have(boxes, len(_SIDES)):
             self._attributes(boxes, pack)
         rows = list(map(_xyxy, boxes))
-        flat = list(chain.from_iterable(rows))
-        found = set(map(type, flat))
-        if not NUMBERS >= found or not fits(flat, found):
+        if not are_plain(list(chain.from_iterable(rows))):
             rows = [self._careful(row, i, pack) for i, row in enumerate(rows)]
         return (rows,)
 
@@ -74,10 +72,8 @@ class Boxes(Kind):
         extend = flat.extend
         for box in boxes:  # faster than a comprehension with two loops, and than attrgetter
             extend((box.xmin, box.ymin, box.xmax, box.ymax))
-        flat, found = plain_scalars(flat)
-        if not NUMBERS >= found or not fits(flat, found):
-            return None
-        return [Lists(list(map(len, lists)), flat, 4, found)]
+        column = plain_column(list(map(len, lists)), flat, width=len(_SIDES))
+        return None if column is None else [column]
 
     def restore(self, cs, columns, build):
         column = columns[0]
@@ -167,11 +163,7 @@ class ImageSize(Kind):
             return None
         sides = [(c.width, c.height) for c in cs]
         flat = list(chain.from_iterable(sides))
-        if (
-            sides != sizes
-            or not INTS.issuperset(map(type, chain(flat, chain.from_iterable(sizes))))
-            or not fits(flat, INTS)
-        ):
+        if sides != sizes or not are_plain([*flat, *chain.from_iterable(sizes)], INTS):
             return None
         originals = [UNSET] * len(cs)
         if not pack.have(cs, self.usual + 2):  # with `task` and `composite`; so some have an original size

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Whole', 'Number', 'REQUIRED', 'NUMBERS', 'COUNTS', 'INTS', 'Field', 'widened', 'Lists', 'rows_of', 'fits',
-           'plain_scalars', 'plain_numbers', 'flat_lists', 'class_of', 'size_of', 'some_of', 'Kind', 'odd_value']
+           'are_plain', 'plain_scalars', 'plain_numbers', 'plain_column', 'flat_lists', 'class_of', 'size_of',
+           'some_of', 'Kind', 'odd_value']
 
 # %% ../../nbs/build/04_kind.ipynb #4347581f
 from itertools import accumulate, chain
@@ -128,6 +129,15 @@ def fits(
     return min(whole) >= INT_RANGE.start and max(whole) < INT_RANGE.stop
 
 # %% ../../nbs/build/04_kind.ipynb #32bc0173
+def are_plain(
+    xs: list,  # anything
+    types: frozenset = NUMBERS,  # the classes that a field takes
+) -> bool:
+    "Are all items Python numbers of these classes, which fit in 64 bits?"
+    found = set(map(type, xs))
+    return types >= found and fits(xs, found)
+
+
 def plain_scalars(
     xs: list,  # numbers, some of which may be NumPy's
     types: frozenset = NUMBERS,  # the classes that need no second look
@@ -151,6 +161,17 @@ def plain_numbers(
     return xs[:] if types >= found and fits(xs, found) else None
 
 # %% ../../nbs/build/04_kind.ipynb #acb93038
+def plain_column(
+    counts: list,  # items of each record
+    flat: list,  # numbers of all records
+    types: frozenset = NUMBERS,  # the classes that the field takes
+    width: int = 1,  # numbers an item
+) -> Optional[Lists]:
+    "A column of plain numbers; None if one of them is not that."
+    flat, found = plain_scalars(flat, types)
+    return Lists(counts, flat, width, found) if types >= found and fits(flat, found) else None
+
+
 def flat_lists(
     lists: list,  # one for each record
     types: frozenset,  # the classes that the field takes
@@ -158,10 +179,7 @@ def flat_lists(
     "Lists of plain numbers as one column; None if one of them is not that."
     if set(map(type, lists)) != {list}:
         return None
-    flat, found = plain_scalars(list(chain.from_iterable(lists)), types)
-    if not types >= found or not fits(flat, found):
-        return None
-    return Lists(list(map(len, lists)), flat, 1, found)
+    return plain_column(list(map(len, lists)), list(chain.from_iterable(lists)), types)
 
 # %% ../../nbs/build/04_kind.ipynb #a1660520
 _NAMES_OF_CLASSES = {

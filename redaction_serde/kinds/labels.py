@@ -92,10 +92,10 @@ _CLASS_MAP = Field('class_map', Union[int, None], 0, "position in the header's `
 
 
 class OneClassMap(Kind):
-    "A class map without labels."
+    "A class map."
 
     attributes = {'class_map': None}
-    fields = (_CLASS_MAP,)
+    fields: tuple = (_CLASS_MAP,)
     shares = 'class_maps'
 
     def shared(self, c):
@@ -115,24 +115,17 @@ class OneClassMap(Kind):
 _COMPARABLE = frozenset({str, int, bool, type(None)})  # equal and of one class: the same
 
 # %% ../../nbs/build/07_labels.ipynb #27433a8a
-class Labels(Kind):
+class Labels(OneClassMap):
     "Class ids and names of objects."
 
     attributes = {'class_map': None, 'label_ids': [], 'labels': []}
     each = ('label_ids', 'labels')
-    odd = {
-        'label_ids': ('list', 'tuple', 'none', 'ndarray', 'tensor'),
-        'labels': ('list', 'tuple', 'none', 'ndarray', 'tensor'),
-    }
+    odd = dict.fromkeys(each, ('list', 'tuple', 'none', 'ndarray', 'tensor'))
     fields = (
         _CLASS_MAP,
         Field('label_ids', list[Whole], about='one class id an object'),
         Field('labels', Union[list[Any], UnsetType], UNSET, 'class names, if they are not those of `label_ids`'),
     )
-    shares = 'class_maps'
-
-    def shared(self, c):
-        return (getattr(c, 'class_map', None),)
 
     def row(self, c, pack):
         k = pack.class_map(c.class_map)

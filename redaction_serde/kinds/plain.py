@@ -9,7 +9,6 @@ __all__ = ['NumberList', 'Mark', 'AnyValue', 'RecordId', 'State']
 from typing import Any, Union
 
 from redaction_serde.kinds.kind import (
-    COUNTS,
     NUMBERS,
     REQUIRED,
     Field,
@@ -22,18 +21,29 @@ from redaction_serde.kinds.kind import (
 )
 from ..values import INT_RANGE, Packing, to_value
 
+# %% ../../nbs/build/05_plain_kinds.ipynb #27280632
+class _OneAttribute(Kind):
+    "One attribute, stored in a field of its name."
+
+    def __init__(self, attribute: str, initial: Any, type_: Any, default: Any, about: str):
+        self.attribute = attribute
+        self.attributes = {attribute: initial}
+        self.fields = (Field(attribute, type_, default, about),)
+
+    def restore(self, cs, columns, build):
+        for c, value in zip(cs, rows_of(columns[0])):
+            setattr(c, self.attribute, value)
+
 # %% ../../nbs/build/05_plain_kinds.ipynb #4f463d61
-class NumberList(Kind):
+class NumberList(_OneAttribute):
     "One list of numbers."
 
     def __init__(self, attribute: str, about: str, types: frozenset = NUMBERS, default: Any = REQUIRED):
-        self.attribute = attribute
+        lists: Any = list[Number] if types is NUMBERS else list[Union[Whole, bool]]
+        super().__init__(attribute, [], lists, default, about)
         self.types = types
-        self.attributes = {attribute: []}
         self.each = (attribute,)
         self.odd = {attribute: ('list', 'tuple', 'none', 'ndarray', 'tensor')}
-        lists: Any = list[Number] if types is NUMBERS else list[Union[Whole, bool]]
-        self.fields = (Field(attribute, lists, default, about),)
 
     def row(self, c: Any, pack: Any) -> tuple:
         value = getattr(c, self.attribute)
@@ -47,22 +57,16 @@ class NumberList(Kind):
         lists = flat_lists([getattr(c, self.attribute) for c in cs], self.types)
         return None if lists is None else [lists]
 
-    def restore(self, cs, columns, build):
-        for c, numbers in zip(cs, rows_of(columns[0])):
-            setattr(c, self.attribute, numbers)
-
     def check(self, values, look):
         look.whole_numbers(self.attribute, values[0])
 
 # %% ../../nbs/build/05_plain_kinds.ipynb #da163e0c
-class Mark(Kind):
+class Mark(_OneAttribute):
     "One attribute that is true or false."
 
     def __init__(self, attribute: str, about: str):
-        self.attribute = attribute
-        self.attributes = {attribute: False}
+        super().__init__(attribute, False, bool, False, about)
         self.odd = {attribute: ('none', 'number')}
-        self.fields = (Field(attribute, bool, False, about),)
 
     def row(self, c, pack):
         value = getattr(c, self.attribute)
@@ -71,19 +75,13 @@ class Mark(Kind):
             value = False
         return (value,)
 
-    def restore(self, cs, columns, build):
-        for c, value in zip(cs, columns[0]):
-            setattr(c, self.attribute, value)
-
 # %% ../../nbs/build/05_plain_kinds.ipynb #194e62a4
-class AnyValue(Kind):
+class AnyValue(_OneAttribute):
     "One attribute that may hold any plain value."
 
     def __init__(self, attribute: str, about: str, each: bool = False):
-        self.attribute = attribute
-        self.attributes = {attribute: None}
+        super().__init__(attribute, None, Any, None, about)
         self.each = (attribute,) if each else ()
-        self.fields = (Field(attribute, Any, None, about),)
 
     def row(self, c, pack):
         value = getattr(c, self.attribute)

@@ -21,6 +21,7 @@ from redaction_serde.datasets import (
     Manifest,
     OpenedDataset,
     Shard,
+    StoredShard,
     manifest_text,
     name_of_shard,
     open_dataset,
@@ -43,6 +44,9 @@ def _text_of(dataset: OpenedDataset) -> bytes:
     "The manifest of a data set."
     return manifest_text(dataset.manifest.wire, dataset.manifest.shards)
 
+# %% ../../nbs/build/78_dataset_artifacts.ipynb #7bbe2e9c
+_GIVEN: set[str] = set()  # nobody but this library writes shards there
+
 # %% ../../nbs/build/78_dataset_artifacts.ipynb #f4d7966f
 class DatasetMaterializer(StoredMaterializer):
     "Stores an `OpenedDataset`; what is loaded is one again, in a folder of its own. Subclass it to set options."
@@ -59,8 +63,8 @@ class DatasetMaterializer(StoredMaterializer):
         text = _text_of(data)
         place = self._path(SHARDS)
         self._asked(lambda: self.artifact_store.makedirs(place), place)
-        for path, shard in zip(data.paths, data.manifest.shards):
-            self._keep(path, name_of_shard(shard, data.manifest.wire), shard)
+        for stored in data.stored:
+            self._keep(stored)
         self._write(MANIFEST, text)
         self._saved = data, sha256_of(text)
 
@@ -72,9 +76,10 @@ class DatasetMaterializer(StoredMaterializer):
             place = Path(folder)
         make_folder(place / SHARDS)
         for name, shard in {name_of_shard(shard, manifest.wire): shard for shard in manifest.shards}.items():
-            if not self._linked(name, place / name):
+            if not self._linked(self._path(name), place / name):
                 write_file(place / name, self._shard(name, shard))
         write_file(place / MANIFEST, text)
+        _GIVEN.add(str(place))
         return open_dataset(place, self.ROOT, images_dir=self.IMAGES_DIR, limits=self.LIMITS)
 
     def get_item_count(self, data: OpenedDataset) -> int:
@@ -118,17 +123,20 @@ class DatasetMaterializer(StoredMaterializer):
     def _encoded_hash(self, data: OpenedDataset) -> str:
         return sha256_of(_text_of(data))
 
-    def _keep(self, path: PathLike, name: str, shard: Shard) -> None:
-        "Write a shard, unless it is in the artifact already."
+    def _keep(self, stored: StoredShard) -> None:
+        "Put a shard into the artifact, unless it is there already."
+        name, shard = stored.label, stored.shard
         try:
             self._read(name, shard.sha256, shard.bytes)
             return
         except (FileNotFoundError, DecodeError):
             pass  # it is not, or not as it should be
-        content = Path(path).read_bytes()
+        path = stored.folder.path(name)
+        content = stored.folder.read(name, self.LIMITS)
         if sha256_of(content) != shard.sha256:
             raise changed(shard.sha256, content, str(path))
-        self._write(name, content)
+        if str(stored.folder) not in _GIVEN or not self._linked(path, self._path(name)):
+            self._write(name, content)
 
     def _manifest(self) -> tuple[bytes, Manifest]:
         "The manifest, as it is written and as it is read."
@@ -145,12 +153,12 @@ class DatasetMaterializer(StoredMaterializer):
         except FileNotFoundError:
             raise DecodeError(f'a part of the artifact is gone. {REMEDY}', self._path(name)) from None
 
-    def _linked(self, name: str, target: Path) -> bool:
-        "Could a file be the one of the store, without a copy? It is compared with its hash when it is read."
+    def _linked(self, path: PathLike, target: PathLike) -> bool:
+        "Could a file of the store be the same as one outside, without a copy? It is compared with its hash when it is read."
         if '://' in self.uri:
             return False
         try:
-            os.link(self._path(name), target)
+            os.link(path, target)
         except OSError:
             return False
         return True

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import chain, repeat
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -36,6 +36,7 @@ from redaction_serde.checks import (
 from redaction_serde.components import (
     RECORD_NAMES,
     TASK_NAMES,
+    common_components,
     component_named,
     hidden_by_record,
     hidden_by_task,
@@ -45,15 +46,12 @@ from redaction_serde.document import (
     BATCH,
     SHARED,
     Block,
-    Document,
     Header,
     Index,
     RecordShape,
     Stream,
     layout_of,
     record_shape,
-    row_blocks,
-    task_key,
 )
 from ..errors import DecodeError, Limits, Problem, Problems, UnknownComponentError
 from ..files import write_file
@@ -114,6 +112,13 @@ _LEFT_OUT = (
 )
 
 
+def _at(shared: list, k: int) -> Any:
+    "What stands at a position of the header. Raises IndexError, also for one below zero."
+    if k < 0:
+        raise IndexError(k)
+    return shared[k]
+
+
 class Build:
     "What kinds need to restore components."
 
@@ -130,8 +135,8 @@ class Build:
         self.reading = Reading(root, CLASSES)
         self.classes = CLASSES
         self._keypoints = keypoints
-        self._maps: list = []
-        self._metadata: list = []
+        self._maps: dict = {}  # position in the header -> class map and its names
+        self._metadata: dict = {}  # position in the header -> metadata class
         self._folder: tuple = (None, None)
         self._left_out = False  # has an embedded image been left out, and that been said?
 
@@ -143,26 +148,18 @@ class Build:
         "A class map and its names, by position; twice None for none."
         if k is None:
             return None, None
-        while k >= len(self._maps):
-            self._maps.append(self._restored(self.header.class_maps[len(self._maps)]))
-        if k < 0:
-            raise IndexError(k)
+        if k not in self._maps:
+            class_map = ClassMap.__new__(ClassMap)
+            vars(class_map).update(class_map_state(_at(self.header.class_maps, k), self.reading))
+            self._maps[k] = class_map, class_map._id2class
         return self._maps[k]
-
-    def _restored(self, data: Any) -> tuple:
-        class_map = ClassMap.__new__(ClassMap)
-        for name, value in class_map_state(data, self.reading).items():
-            setattr(class_map, name, value)
-        return class_map, class_map._id2class
 
     def metadata(self, k: Optional[int]) -> Optional[type]:
         "A metadata class, by position."
         if k is None:
             return None
-        if k < 0:
-            raise IndexError(k)
-        while k >= len(self._metadata):
-            self._metadata.append(metadata_class(self.header.keypoints[len(self._metadata)], self._keypoints))
+        if k not in self._metadata:
+            self._metadata[k] = metadata_class(_at(self.header.keypoints, k), self._keypoints)
         return self._metadata[k]
 
     def path(self, text: str) -> Path:
@@ -200,7 +197,7 @@ class _BuildTask:
         self.name = spec.name
         self.task = task_of(spec.name, spec.order)
         self.siblings = spec.components
-        self.common = common
+        self.hidden = hidden_by_task(spec.components, common)  # names that an attribute of the task would hide
         self.components = [component_named(name) for name in spec.components]
         self.classes = [component_class(name) for name in spec.components]
         places = iter(shape.places)
@@ -211,39 +208,26 @@ class _BuildTask:
         self.attrs = start + len(shape.fields)
         self.extras = self.attrs + 1
 
-    @cached_property
-    def hidden(self) -> frozenset:
-        "Names that an attribute of the task would hide."
-        return hidden_by_task(self.siblings, self.common)
-
 # %% ../../nbs/build/24_building.ipynb #7f4dbdc7
 class _BuildPlan:
     "How the records of one layout come back."
 
-    def __init__(self, shape: RecordShape, k: int):
-        check_layout(shape.layout, k)
-        common = next((task.components for task in shape.layout.tasks if task.name == 'common'), ())
+    def __init__(self, shape: RecordShape):
+        check_layout(shape.layout, shape.index)
+        common = common_components(shape.layout)
         self.tasks, start = [], 0
         for spec, task_shape in zip(shape.layout.tasks, shape.tasks):
             self.tasks.append(_BuildTask(spec, task_shape, start, common))
             start += len(task_shape.fields) + 2
-        self.layout = shape.layout
         self.names = [task.name for task in self.tasks]
-        self.id_place = next(
-            ((t, c) for t, task in enumerate(self.tasks) for c, name in enumerate(task.siblings) if name == 'RecordID'),
-            None,
-        )
-
-    @cached_property
-    def hidden(self) -> frozenset:
-        "Names that an attribute of the record would hide."
-        return hidden_by_record(self.layout)
+        self.hidden = hidden_by_record(shape.layout)  # names that an attribute of the record would hide
+        self.id_task = next((task for task in self.tasks if 'RecordID' in task.siblings), None)
 
 # %% ../../nbs/build/24_building.ipynb #ec41a5b4
 @lru_cache(maxsize=512)
 def _plan_of(shape: RecordShape, registered: int) -> _BuildPlan:
     "The plan of a shape. It is kept until one more component is registered."
-    return _BuildPlan(shape, shape.index)
+    return _BuildPlan(shape)
 
 
 def _new(cls: Any, n: int) -> list:
@@ -321,10 +305,10 @@ def _build_block(block: Block, plan: _BuildPlan, build: Build) -> tuple:
     n, columns = len(block), block.columns
     records, ids = _new(BaseRecord, n), [None] * n
     composites = []
-    for t, task in enumerate(plan.tasks):
+    for task in plan.tasks:
         made = _components(task, columns, n, build)
-        if plan.id_place and plan.id_place[0] == t:
-            ids = [c.record_id for c in made[plan.id_place[1]]]
+        if task is plan.id_task:
+            ids = [c.record_id for c in made[task.siblings.index('RecordID')]]
         composites.append(_joined(task, made, records))
         _set_aside(task, made, composites[-1], columns, build)
     for record, *parts in zip(records, *composites):

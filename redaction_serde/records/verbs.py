@@ -7,15 +7,13 @@ __all__ = ['dumps', 'loads', 'save', 'load', 'from_document', 'write_records', '
 
 # %% ../../nbs/build/01_save_and_load.ipynb #df0324d1
 import gzip
-from contextlib import contextmanager
-from itertools import chain
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, Optional, Union
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Callable, Iterable, Iterator, Optional, Union
 
 import msgspec
-from msgspec import UNSET
 
-from ..document import Document, Stream, row_blocks
-from ..errors import DecodeError, EncodeError, Limits, SerdeError
+from ..document import Document, Stream
+from ..errors import DecodeError, EncodeError, Limits
 from ..files import PathLike, opened, read_file, replacing, write_file
 from .build import Builder, build_collection, build_records, gc_paused
 from .pack import PackedStream, Packer, stream_of
@@ -114,14 +112,9 @@ def _copied(document: Document) -> Stream:
     return Stream(header, blocks())
 
 # %% ../../nbs/build/01_save_and_load.ipynb #5d8300f5
-@contextmanager
-def _maybe_zipped(file: Any, path: PathLike) -> Iterator[Any]:
+def _maybe_zipped(file: Any, path: PathLike) -> AbstractContextManager:
     "A file to write to, zipped if its name says so."
-    if not is_zipped(path):
-        yield file
-        return
-    with gzip.GzipFile('', 'wb', 6, file, mtime=0) as zipped:
-        yield zipped
+    return gzip.GzipFile('', 'wb', 6, file, mtime=0) if is_zipped(path) else nullcontext(file)
 
 # %% ../../nbs/build/01_save_and_load.ipynb #04f30047
 def write_records(

@@ -71,7 +71,7 @@ class Wire:
         return None
 
     def places(self, data: Any, limits: Limits, verify: bool) -> Optional[Any]:
-        "Where each record stands, if each has JSON of its own (`Places`); else None. `data` may be a mapped file."
+        "Where records stand, if they can be read without all others (`Places`, or `RowGroups`); else None. `data` may be a mapped file."
         return None
 
 # %% ../../nbs/build/14_wire_format.ipynb #2b2a91d7

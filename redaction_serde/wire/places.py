@@ -18,6 +18,7 @@ from msgspec import Struct
 from ..document import Header, check_layouts
 from ..errors import Limits, SerdeError, over_limit
 from ..files import PathLike, read_file, write_file
+from .footer import MAGIC, footer_start
 from .format import NOT_WHOLE
 from .json import bad_comma
 
@@ -146,7 +147,10 @@ def seal(
     data: Any,  # a whole document: bytes, or a mapped file
 ) -> int:
     "A number that changes with a document's own checksum."
-    return zlib.crc32(data[-_SEALED:], zlib.crc32(data[:_SEALED]))
+    view, last = memoryview(data), len(data) - _SEALED
+    if data[-len(MAGIC) :] == MAGIC:
+        last = min(last, footer_start(data))
+    return zlib.crc32(view[max(0, last) :], zlib.crc32(view[:_SEALED]))
 
 
 class _Kept(Struct, array_like=True, forbid_unknown_fields=True):

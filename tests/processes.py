@@ -1,0 +1,26 @@
+"""Other processes of the tests: they share nothing with the one that asks, but begin with icevision imported, and with what ZenML imports."""
+
+import subprocess
+
+from warm import warm_python
+
+# not ZenML itself, which chooses its store when it is imported
+MODULES = ('redaction_serde.fidelity', 'docker', 'structlog', 'sqlmodel', 'alembic.command')
+
+
+def start(*arguments, **options):
+    """A process that goes on as `python -c CODE …` or `python -m MODULE …`, and whose output can be read."""
+    command = [*warm_python(*MODULES), *map(str, arguments)]
+    streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, text=True, **streams, **options)
+
+
+def run(*arguments, timeout=300, **options):
+    """Its status, its output and what it complained about, when it has ended."""
+    with start(*arguments, **options) as process:
+        try:
+            out, complaints = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, complaints)
