@@ -142,7 +142,7 @@ def _pages(args: Namespace, out: Path) -> tuple:
 
 def _make_pages(args: Namespace, out: Path) -> tuple:
     "New pages, with a count for those who watch."
-    from redaction_serde.lessons.pages import make_documents
+    from redaction_serde.lessons.pages import close_ups, make_documents
 
     live = sys.stderr.isatty()
 
@@ -151,6 +151,8 @@ def _make_pages(args: Namespace, out: Path) -> tuple:
             print(f'\r[1/5] Making pages … {done} of {total} ', end='', file=sys.stderr, flush=True)
 
     annotations = make_documents(out / 'pages', args.pages, args.seed, progress=progress)
+    if args.train:
+        annotations = close_ups(annotations, out / 'pages' / 'close-ups')
     return annotations, annotations.parent / 'images'
 
 # %% ../nbs/reference/02_cli.ipynb #5d6d8725
@@ -539,7 +541,7 @@ def print_trained(
     for name, *cells in (SCORES_HEAD, *score_rows(verdict['scores'])):
         print('  ' + printable(name, 40).ljust(12) + ''.join(str(cell).rjust(11) for cell in cells))
     cached = f'; {verdict["cached"]} pipeline steps were cached' if verdict['cached'] else ''
-    seen = f'on {verdict["pages"]} pages that it had not seen'
+    seen = f'on {verdict["pages"]} pictures that it had not seen'
     print(f'  {seen}, after {verdict["steps"]} steps from random weights{cached}')
     for line in verdict['differences']:
         print(printable(f'  {line}', 1000))
@@ -1133,7 +1135,7 @@ def _add_demo(commands: Any) -> None:
         help='train a small detector on the pages, and see that it comes back to the last bit (about a minute); '
         'writes predictions.png, training.json and training.html',
     )
-    add('--steps', type=int, default=48, metavar='N', help='steps of training, with --train (default: 48)')
+    add('--steps', type=int, default=300, metavar='N', help='steps of training, with --train (default: 300)')
     add('--pages', type=int, metavar='N', help='pages to make (default: 10, with --train 20)')
     seed = 'seed of the pages; the same seed makes the same pages (default: 0)'
     add('--seed', type=int, default=0, metavar='S', help=seed)

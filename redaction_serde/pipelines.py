@@ -18,13 +18,13 @@ from zenml.config.cache_policy import CachePolicy
 from zenml.types import HTMLString
 
 from redaction_serde.detectors import (
-    Anchors,
+    MARKS,
+    WIDE,
     Detector,
     draw_losses,
     draw_predictions,
     evaluate,
     make_detector,
-    measure_norms,
     predict,
     split_by_name,
     train_detector,
@@ -181,9 +181,6 @@ def split_pages(
     return to_learn, to_test  # ZenML reads in the source that these are two
 
 # %% ../nbs/build/47_pipelines.ipynb #b4750e28
-_SMALL = Anchors(
-    [[s, 5 * s // 4, 8 * s // 5] for s in (8, 16, 32, 64, 128)], [[0.1, 0.2, 0.5]] * 5
-)  # lines of text are wide and low
 _DETECTORS = CachePolicy(
     source_dependencies=[cast(Any, 'redaction_serde.detectors')]
 )  # ZenML makes a source of the text
@@ -198,13 +195,12 @@ def _tell(done: int, total: int) -> None:
 @step(cache_policy=_DETECTORS, output_materializers={'detector': DetectorMaterializer})
 def train(
     train_pages: RecordCollection,
-    steps: int,  # of one page each
+    steps: int,  # of eight pages each
     seed: int,  # of the weights and of the order of pages
 ) -> tuple[Annotated[Detector, 'detector'], Annotated[list[float], 'losses']]:
     "A detector, trained from random weights, and its loss at each step."
-    records = train_pages._records._list
-    detector = make_detector(records[0].detection.class_map, anchors=_SMALL, seed=seed)
-    measure_norms(detector, records[:8])
+    class_map = train_pages[0].detection.class_map
+    detector = make_detector(class_map, anchors=WIDE, seed=seed, **MARKS)
     return detector, train_detector(detector, train_pages, steps, seed=seed, progress=_tell)
 
 
@@ -260,12 +256,11 @@ def training_html(
 ) -> str:
     "A static page: the table, the loss, some pages with what was found."
     loss, pages = draw_losses(losses), draw_predictions(predictions)
-    how = (
-        f'Trained for {len(losses)} steps from random weights, tested on {len(predictions)} pages that it had not seen.'
-    )
+    trained = f'Trained for {len(losses)} steps from random weights'
+    how = f'{trained}, tested on {len(predictions)} pictures that it had not seen.'
     parts = ['<h1>A detector of redactions</h1>', f'<p>{how} {_EXPLAINED}</p>']
     parts.append(html_table(SCORES_HEAD, score_rows(scores), numbers=range(1, 6)))
-    parts += ['<h2>Pages that it had not seen</h2>', picture_html(pages, pages.alt)]
+    parts += ['<h2>Pictures that it had not seen</h2>', picture_html(pages, pages.alt)]
     parts += ['<h2>Training</h2>', picture_html(loss, loss.alt)]
     return html_page('A detector of redactions', '\n'.join(parts))
 
@@ -274,7 +269,7 @@ def training_html(
 def redaction_pipeline(
     annotations: str,  # COCO file
     images: str,  # folder of its images
-    steps: int = 48,  # of training, of one page each
+    steps: int = 300,  # of training, of eight pages each
     seed: int = 0,  # of the weights and of the order of pages
     test_share: float = 0.4,  # of the pages
 ) -> None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAGE_SIZE', 'CATEGORIES', 'Annotation', 'Page', 'page_rng', 'say', 'turn', 'make_page', 'coco_annotations',
-           'make_documents']
+           'make_documents', 'close_ups']
 
 # %% ../../nbs/build/40_pages.ipynb #635128ad
 import io
@@ -1174,3 +1174,55 @@ def make_documents(
         coco = coco_annotations(saved_pages(Path(staging), n_pages, seed, size, progress))
         (Path(staging) / 'annotations.json').write_text(coco_json(coco), encoding='utf-8')
         return settle(Path(staging), out_dir)
+
+# %% ../../nbs/build/40_pages.ipynb #31802b2b
+BLACK = {'words', 'lines', 'paragraph', 'overlap', 'edge', 'marker'}  # kinds of redaction that are dark and filled
+LEAST = 10  # px of a box that must be in view in either direction
+
+
+def boxes_in_view(marks, left, top, size):
+    "Boxes (x, y, width, height) of marks as a window sees them; what hardly reaches into it is left out."
+    found = []
+    for x, y, w, h in marks:
+        x0, y0 = max(x - left, 0), max(y - top, 0)
+        x1, y1 = min(x + w - left, size[0]), min(y + h - top, size[1])
+        if min(x1 - x0, y1 - y0) >= LEAST:
+            found.append([x0, y0, x1 - x0, y1 - y0])
+    return found
+
+
+def windows(marks, page_size, size, rng):
+    "Corners of windows without end, each around a point in one of the marks."
+    while True:
+        x, y, w, h = marks[rng.integers(len(marks))]
+        middle = x + w * rng.random(), y + h * rng.random()
+        corner = (m - side * rng.uniform(0.2, 0.8) for m, side in zip(middle, size))
+        yield tuple(int(np.clip(c, 0, whole - side)) for c, whole, side in zip(corner, page_size, size))
+
+# %% ../../nbs/build/40_pages.ipynb #14f9af3e
+def close_ups(
+    annotations: Union[str, os.PathLike],  # what `make_documents` returned
+    out_dir: Union[str, os.PathLike],  # Folder to fill; made if need be
+    per_page: int = 16,  # How many; none of a page that has no black redaction
+    size: tuple = (192, 128),  # Width and height of a close-up in px
+    seed: int = 0,  # The same seed gives the same close-ups
+) -> Path:
+    "Make `images/0/page-0000.png` and so on, with `annotations.json` in COCO format; returns the path of the latter."
+    pages, out_dir = json.loads(Path(annotations).read_text(encoding='utf-8')), Path(out_dir)
+    found = dict(images=[], annotations=[], categories=[dict(id=1, name='redaction')])
+    for page in pages['images']:
+        mine = [a for a in pages['annotations'] if a['image_id'] == page['id']]
+        marks = [a['bbox'] for a in mine if a['category_id'] == 2 and a['attributes']['kind'] in BLACK]
+        scan = Image.open(Path(annotations).parent / 'images' / page['file_name'])
+        places = windows(marks, scan.size, size, page_rng(seed, page['id']))
+        for k, (left, top) in zip(range(per_page if marks else 0), places):
+            file = out_dir / 'images' / str(k) / page['file_name']
+            file.parent.mkdir(parents=True, exist_ok=True)
+            scan.crop((left, top, left + size[0], top + size[1])).save(file)
+            image = dict(id=len(found['images']) + 1, width=size[0], height=size[1])
+            found['images'].append(image | dict(file_name=file.relative_to(out_dir / 'images').as_posix()))
+            for box in boxes_in_view(marks, left, top, size):
+                entry = dict(id=len(found['annotations']) + 1, image_id=image['id'], category_id=1, bbox=box)
+                found['annotations'].append(entry | dict(area=box[2] * box[3], iscrowd=0))
+    (out_dir / 'annotations.json').write_text(coco_json(found), encoding='utf-8')
+    return out_dir / 'annotations.json'
