@@ -8,8 +8,8 @@ __all__ = ['SHARE', 'COUNT', 'KINDS', 'BACKBONES', 'Number', 'WIDE', 'MARKS', 'L
            'VERDICTS', 'Range', 'Kind', 'small_fpn', 'Anchors', 'Build', 'check_build', 'build_model', 'undisturbed',
            'Detector', 'make_detector', 'settings', 'would_be_lost', 'Weights', 'Card', 'weights_file',
            'dumps_detector', 'read_card', 'loads_detector', 'save_detector', 'load_detector', 'split_by_name',
-           'page_tensor', 'train_detector', 'draw_losses', 'predict', 'judge', 'evaluate', 'average_precision',
-           'draw_predictions']
+           'page_tensor', 'measure_norms', 'train_detector', 'draw_losses', 'predict', 'judge', 'evaluate',
+           'average_precision', 'draw_predictions']
 
 # %% ../nbs/build/46_trained_models.ipynb #b13e032b
 import hashlib
@@ -85,7 +85,7 @@ from safetensors.torch import load as read_tensors, save as write_tensors
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import MultiScaleRoIAlign, box_iou
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 # %% ../nbs/build/46_trained_models.ipynb #e175f820
@@ -714,6 +714,27 @@ def _target(record: BaseRecord, scale: float) -> dict:
     labels = torch.tensor([found.label_id for found in known], dtype=torch.int64)
     good = (boxes[:, 2:] > boxes[:, :2]).all(1)
     return dict(boxes=boxes[good], labels=labels[good])
+
+# %% ../nbs/build/46_trained_models.ipynb #bd82df3b
+def measure_norms(
+    detector: Detector,  # changed in place
+    pages: Iterable,  # icevision records
+) -> None:
+    "Set every frozen batch normalisation to the mean and the variance of what it meets on these pages; `small_fpn` has none."
+
+    def measure(norm: FrozenBatchNorm2d, inputs: tuple) -> None:
+        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+
+    norms = [layer for layer in detector.model.modules() if isinstance(layer, FrozenBatchNorm2d)]
+    images = [page_tensor(record, detector.build.image_size)[0] for record in pages]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    try:
+        with undisturbed(), torch.no_grad():
+            detector.model.backbone(torch.stack(images))  # type: ignore[operator]  # torch says that any attribute may be a tensor
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 # %% ../nbs/build/46_trained_models.ipynb #6ea1e242
 def train_detector(

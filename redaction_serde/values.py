@@ -230,6 +230,9 @@ def from_value(
     return _read(data, place, reading or _EVERYTHING, 0)
 
 # %% ../nbs/build/03_values.ipynb #4e40e26d
+_TEXT = frozenset({str})
+
+
 def _read(data: Any, place: Any, reading: Reading, depth: int) -> Any:
     cls = type(data)
     if data is None or cls in (bool, float, str):
@@ -244,6 +247,8 @@ def _read(data: Any, place: Any, reading: Reading, depth: int) -> Any:
         return [_read(v, (place, i), reading, depth + 1) for i, v in enumerate(data)]
     if cls is not dict:
         raise DecodeError(f'expected plain data, found a value of class {cls.__name__}', show_place(place))
+    if not _TEXT.issuperset(map(type, data)):
+        raise DecodeError('expected text as the keys of a dict', show_place(place))
     name = next(iter(data)) if len(data) == 1 else ''
     if not name.startswith('$'):
         return {k: _read(v, (place, k), reading, depth + 1) for k, v in data.items()}

@@ -105,6 +105,7 @@ def test_the_caller_is_not_disturbed(files, pages):
     torch.manual_seed(7)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     detector = d.loads_detector(*files)
+    d.measure_norms(d.make_detector(CLASSES, backbone='resnet18_fpn', image_size=SIZE), pages._records._list)
     d.train_detector(detector, pages, steps=1)
     d.predict(detector, pages)
     d.make_detector(CLASSES, seed=9)
@@ -622,6 +623,8 @@ def test_demo_that_trains(tmp_path):
         'pages',
         'zenml',
     }
+    again = demo('--pages', 6, '--steps', 2, '--out', tmp_path / 'out')
+    assert again.returncode == 0 and '5 pipeline steps were cached' in again.stdout
 
 
 @pytest.mark.parametrize(

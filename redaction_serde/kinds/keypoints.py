@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 
 from msgspec import UNSET, Struct, UnsetType
 
-from .kind import Field, Kind
+from .kind import Field, Kind, fits
 from ..values import ArrayData, Packing, Reading, from_value, to_value, unpack_array
 
 # %% ../../nbs/build/10_keypoints.ipynb #49cd82d8
@@ -146,7 +146,7 @@ class Keypoints(Kind):
             c.keypoints = [self._make(data, build) for data in column]
 
     def _make(self, data: KeypointsData, build: Any) -> Any:
-        points = _points(data.points) if isinstance(data.points, ArrayData) else data.points
+        points = _points(data.points) if isinstance(data.points, ArrayData) else _numbers(data.points)
         if data.attrs is not UNSET:
             raise ValueError('attributes of keypoints follow from the points and are not stored')
         return build.classes.KeyPoints(points, build.metadata(data.metadata))
@@ -163,6 +163,13 @@ class Keypoints(Kind):
                 look.note((*place, 'attrs'), 'attributes of keypoints follow from the points and are not stored')
 
 # %% ../../nbs/build/10_keypoints.ipynb #2a0cbb77
+def _numbers(points: list) -> list:
+    "The points as they stand there. Raises ValueError for a whole number that no array can hold."
+    if not fits(points, set(map(type, points))):
+        raise ValueError('a whole number of the points does not fit in 64 bits')
+    return points
+
+
 def _points(data: ArrayData) -> Any:
     "The array of an object's points. Raises ValueError for one that cannot be that."
     array = unpack_array(data)

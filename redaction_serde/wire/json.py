@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JSON_KEYS', 'texts_in', 'JsonKeys', 'json_value', 'json_lines', 'header_fields', 'check_mark', 'header_in',
-           'with_header_bytes', 'RowReader', 'read_rows', 'charged', 'Json', 'bad_comma']
+           'check_numbers', 'with_header_bytes', 'RowReader', 'read_rows', 'charged', 'Json', 'bad_comma']
 
 # %% ../../nbs/build/15_json_rows.ipynb #c0c2d269
 import re
@@ -175,10 +175,23 @@ def header_in(
 _header_fields = attrgetter(*Header.__struct_fields__)
 
 
+def check_numbers(
+    data: Any,  # a struct that JSON has given, in which whole numbers have no range
+    path: str,  # its place
+) -> None:
+    "Raises `DecodeError` if a whole number does not fit in 64 bits."
+    try:
+        msgspec.msgpack.encode(data)  # which knows 64 bits, and no more
+    except (OverflowError, ValueError, TypeError, RecursionError):
+        if problems := unholdable(data, path, nan=True):
+            raise DecodeError(problems) from None
+
+
 def with_header_bytes(
     header: Header,  # as JSON says it; changed in place
 ) -> Header:
-    "A header with bytes where its attributes say so. Raises `DecodeError` for base64 that is none."
+    "A header with bytes where its attributes say so. Raises `DecodeError` for base64 that is none, and for numbers beyond 64 bits."
+    check_numbers(header, '$')
     if header.attributes is not UNSET:
         try:
             header.attributes = with_bytes(header.attributes)

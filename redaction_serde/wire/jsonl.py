@@ -35,6 +35,7 @@ from redaction_serde.wire.json import (
     RowReader,
     charged,
     check_mark,
+    check_numbers,
     header_fields,
     header_in,
     json_lines,
@@ -273,6 +274,7 @@ class _Reading:
             JSON_KEYS.search(line)
         except NOT_WHOLE as e:
             raise DecodeError(f'not a valid definition: {e}') from None
+        check_numbers(more, '$')
         for name in SHARED:
             getattr(self.header, name).extend(getattr(more, name))
         check_layouts(self.header, self.limits)

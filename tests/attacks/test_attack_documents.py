@@ -12,7 +12,7 @@ from google.protobuf.internal import encoder
 
 from redaction_serde import document_pb2 as pb
 from redaction_serde.checks import check
-from redaction_serde.errors import SerdeError
+from redaction_serde.errors import DecodeError, SerdeError
 from redaction_serde.records import dumps, iter_records, load_record, loads
 from redaction_serde.records.build import ImagesWarning
 from redaction_serde.wire.registry import WIRES
@@ -292,3 +292,56 @@ def test_a_field_of_protocol_buffers_that_stands_twice_is_refused(tmp_path):
         ):
             with pytest.raises(SerdeError, match='a field stands twice'):
                 read()
+
+
+# ---------------------------------------------------------------- whole numbers beyond 64 bits, where types let them through
+
+
+BEYOND = 10**21
+
+
+def whole_file(header, line):
+    """JSON Lines of one record, with `verify=False` in mind."""
+    first = {'format': 'redaction-serde', 'version': '1.1', 'lines': True, **header}
+    return (
+        b'\n'.join(
+            json.dumps(x, separators=(',', ':')).encode()
+            for x in (first, line, {'end': {'records': 1, 'crc32': '0' * 8}})
+        )
+        + b'\n'
+    )
+
+
+COMMON = {'name': 'common', 'order': 0, 'components': ['RecordID']}
+NUMBERED = {'a class': {'class_maps': [{'classes': ['a'], 'ids': [['a', BEYOND]]}]}}
+NUMBERED['a class below'] = {'class_maps': [{'classes': ['a'], 'ids': [['a', -(2**63) - 1]]}]}
+NUMBERED['a line of keypoints'] = {
+    'keypoints': [{'name': 'K', 'labels': ['a'], 'connections': [[0, BEYOND, [1, 2, 3]]]}]
+}
+
+
+@pytest.mark.parametrize('place', NUMBERED)
+@pytest.mark.parametrize('defined', [False, True])
+def test_numbers_of_a_header_fit_in_64_bits(place, defined):
+    header = {'layouts': [{'tasks': [COMMON]}]}
+    data = whole_file(header if defined else header | NUMBERED[place], {'common': {'record_id': 1}})
+    if defined:
+        first, rest = data.split(b'\n', 1)
+        data = b'\n'.join([first, json.dumps({'define': NUMBERED[place]}, separators=(',', ':')).encode(), rest])
+    with pytest.raises(DecodeError, match='does not fit in 64 bits'):
+        loads(data, verify=False)
+
+
+def test_numbers_of_keypoints_fit_in_64_bits():
+    tasks = [{'name': 'common', 'order': 0, 'components': ['RecordID', 'KeyPoints']}]
+    line = {'common': {'record_id': 1, 'keypoints': [{'points': [BEYOND, 1, 2.5]}]}}
+    data = whole_file({'layouts': [{'tasks': tasks}]}, line)
+    with pytest.raises(DecodeError, match='does not fit in 64 bits'):
+        loads(data, verify=False)
+
+
+def test_a_dict_whose_keys_are_numbers_is_no_value():
+    from redaction_serde.values import from_value
+
+    with pytest.raises(DecodeError, match='expected text as the keys'):
+        from_value([{1.5: 'a'}])
