@@ -21,6 +21,7 @@ from redaction_serde.components import (
     RECORD_NAMES,
     TASK_NAMES,
     Component,
+    common_components,
     component_named,
     hidden_by_component,
     hidden_by_record,
@@ -196,7 +197,7 @@ def check_record(
 ) -> None:
     "Note what would keep a record from being made."
     layout = shape.layout
-    common = next((task.components for task in layout.tasks if task.name == 'common'), ())
+    common = common_components(layout)
     for i, (spec, task) in enumerate(zip(layout.tasks, shape.tasks)):
         data, here = getattr(row, f't{i}'), (place, task_key(spec.name))
         look.place = here
