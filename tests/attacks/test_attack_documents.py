@@ -312,7 +312,7 @@ def whole_file(header, line):
     )
 
 
-COMMON = {'name': 'common', 'order': 0, 'components': ['RecordID']}
+ONLY_IDS = {'name': 'common', 'order': 0, 'components': ['RecordID']}
 NUMBERED = {'a class': {'class_maps': [{'classes': ['a'], 'ids': [['a', BEYOND]]}]}}
 NUMBERED['a class below'] = {'class_maps': [{'classes': ['a'], 'ids': [['a', -(2**63) - 1]]}]}
 NUMBERED['a line of keypoints'] = {
@@ -323,7 +323,7 @@ NUMBERED['a line of keypoints'] = {
 @pytest.mark.parametrize('place', NUMBERED)
 @pytest.mark.parametrize('defined', [False, True])
 def test_numbers_of_a_header_fit_in_64_bits(place, defined):
-    header = {'layouts': [{'tasks': [COMMON]}]}
+    header = {'layouts': [{'tasks': [ONLY_IDS]}]}
     data = whole_file(header if defined else header | NUMBERED[place], {'common': {'record_id': 1}})
     if defined:
         first, rest = data.split(b'\n', 1)
