@@ -94,10 +94,10 @@ class Stand:
     "Stands for a value that was looked at and not made: unhashable where the value would be."
 
     def __init__(self, name: str):
-        self.name = name  # of its tag
+        self.name = name  # of its tag; 'number' for a tensor of one
 
     def __hash__(self):
-        if self.name == 'tensor':
+        if self.name in ('tensor', 'number'):
             return id(self)
         raise TypeError(f'unhashable: a value of kind {self.name}')
 
@@ -550,7 +550,10 @@ class _TensorTag(Tag):
         array = _TAGS['$ndarray'].read(data, place, reading, depth)
         if array.dtype.byteorder == '>' or array.dtype.kind == 'u' and array.dtype.itemsize not in (1, 2, 4, 8):
             raise ValueError(f'a tensor has no dtype {data["dtype"]}')
-        return import_module('torch').from_numpy(array) if reading.makes else Stand('tensor')
+        if reading.makes:
+            return import_module('torch').from_numpy(array)
+        is_number = array.ndim == 0 and array.dtype.kind != 'c'  # as `scalar` sees the tensor
+        return Stand('number' if is_number else 'tensor')
 
 # %% ../nbs/build/03_values.ipynb #1a06a2a9
 _PICTURE_BITS = {  # Pillow's modes, and bits a pixel

@@ -345,3 +345,16 @@ def test_a_dict_whose_keys_are_numbers_is_no_value():
 
     with pytest.raises(DecodeError, match='expected text as the keys'):
         from_value([{1.5: 'a'}])
+
+
+@pytest.mark.parametrize('dtype, number', [('|u1', 1), ('|b1', True), ('<f4', 1.0)])
+@pytest.mark.parametrize('shape', [[], [1]])
+def test_a_tensor_of_one_number_is_judged_alike_when_it_is_only_looked_at(dtype, number, shape, tmp_path):
+    tasks = [ONLY_IDS, {'name': 'detection', 'order': 1, 'components': ['IsCrowds']}]
+    value = {'$tensor': {'dtype': dtype, 'shape': shape, 'values': [number]}}
+    line = {'common': {'record_id': 1}, 'detection': {'iscrowds': [], 'extras': {'IsCrowds': {'iscrowds': value}}}}
+    (tmp_path / 'a.jsonl').write_bytes(whole_file({'layouts': [{'tasks': tasks}]}, line))
+    looked = f.verdict(check, tmp_path / 'a.jsonl', verify=False)[1]
+    made = f.verdict(loads, (tmp_path / 'a.jsonl').read_bytes(), verify=False)[1]
+    assert (looked is None) == (made is None) == (shape == [1])
+    assert shape == [1] or 'found a value of class number as iscrowds' in str(looked)
