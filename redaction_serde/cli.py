@@ -38,7 +38,17 @@ from .errors import Limits, SerdeError, found_in, printable
 from .files import PathLike, read_file, write_file
 from .wire.format import NOT_WHOLE
 from .wire.json import check_mark
-from .wire.registry import GZIP, WIRES, decode, encode, format_of, is_zipped, unzip_bytes, wire_of
+from redaction_serde.wire.registry import (
+    GZIP,
+    WIRES,
+    decode,
+    decode_stream,
+    encode,
+    format_of,
+    is_zipped,
+    unzip_bytes,
+    wire_of,
+)
 
 # %% ../nbs/reference/02_cli.ipynb #8d05a600
 class UsageError(Exception):
@@ -1056,7 +1066,7 @@ def query_dataset(
     if args.rows < 1:
         raise UsageError(f'--rows must be at least 1, not {args.rows}')
     with open_dataset(args.folder, verify='on access' if args.no_verify else 'now') as dataset:
-        wire, paths, stored = dataset.manifest.wire, dataset.paths, dataset.stored
+        wire, paths, limits = dataset.manifest.wire, dataset.paths, Limits()
     if wire != 'parquet':
         remedy = 'write it again by `dataset write --format parquet`, from its sources'
         raise UsageError(f'DuckDB reads shards of parquet, and these are {wire}: {remedy}')
@@ -1064,9 +1074,9 @@ def query_dataset(
         raise UsageError(f'{printable(args.folder)} has no records to ask about')
     if isinstance(paths[0], str):
         raise UsageError('a query reads files of this machine, and these are in a store: copy the data set here first')
-    for shard in stored:  # DuckDB would believe what their footers say
-        with found_in(shard.label):
-            shard.stream()
+    for path in paths:  # DuckDB would believe what their footers say
+        with found_in(path.name):
+            decode_stream(read_file(path, limits), limits, verify=False)
     try:
         with connect_to(paths) as connection:
             answer = connection.execute(question_in(args.sql))

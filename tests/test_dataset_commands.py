@@ -202,7 +202,8 @@ def test_shards_are_verified_before_they_are_asked(coco_file, tmp_path, capsys):
     assert run('write', coco_file, folder, '--format', 'parquet') == 0
     (shard,) = rs.open_dataset(folder).paths
     data = shard.read_bytes()
-    shard.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
+    last = len(data) - 9 - int.from_bytes(data[-8:-4], 'little')  # of the pages; the footer is behind it
+    shard.write_bytes(data[:last] + bytes([data[last] ^ 1]) + data[last + 1 :])
     assert 'this shard is damaged' in refused(capsys, 'query', folder, 'SELECT 1')
     assert asked(capsys, folder, 'SELECT count(*) FROM records', '--no-verify')[2] == '5'
 

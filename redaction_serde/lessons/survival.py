@@ -47,6 +47,7 @@ from icevision.parsers import COCOBBoxParser
 from icevision.utils import ImgSize
 
 from ..article_way import article_dumps, article_loads
+from ..errors import DecodeError, Problem
 from ..fidelity import compare
 from .cases import CASES, blank
 from ..opened import open_collection
@@ -201,8 +202,11 @@ def opened_loads(
     with TemporaryDirectory() as folder:
         path = Path(folder, 'collection.json')
         path.write_bytes(data)
-        with open_collection(path) as records:
-            return list(records)
+        try:
+            with open_collection(path) as records:
+                return list(records)
+        except DecodeError as e:  # the name of that folder says nothing to anybody
+            raise DecodeError([Problem(Path(p.path).name, p.message) for p in e.problems]) from None
 
 # %% ../../nbs/build/45b_survival.ipynb #b0417ee3
 OURS = ('json', 'jsonl', 'msgpack', 'protobuf', 'parquet')
