@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 
 from msgspec import UNSET, Struct, UnsetType
 
-from .kind import Field, Kind, fits
+from .kind import Field, Kind, are_plain
 from ..values import ArrayData, Packing, Reading, from_value, to_value, unpack_array
 
 # %% ../../nbs/build/10_keypoints.ipynb #49cd82d8
@@ -165,7 +165,7 @@ class Keypoints(Kind):
 # %% ../../nbs/build/10_keypoints.ipynb #2a0cbb77
 def _numbers(points: list) -> list:
     "The points as they stand there. Raises ValueError for a whole number that no array can hold."
-    if not fits(points, set(map(type, points))):
+    if not are_plain(points):
         raise ValueError('a whole number of the points does not fit in 64 bits')
     return points
 
