@@ -803,13 +803,9 @@ class RowGroups:
         self,
         i: int,  # position of a record
         data: Any,  # the document: bytes, or a mapped file
-        limits: Limits,  # what to accept
-    ) -> Optional[Block]:  # None if there is no such record
-        "The record at a position, not negative. Raises `DecodeError` for what is not valid in its row group."
-        if len(self) > limits.records:
-            raise over_limit(limits, 'records', len(self), '$.records')
-        if i >= len(self):
-            return None
+        limits: Limits,  # of no interest here: the footer was checked
+    ) -> Block:
+        "The record at a position that there is. Raises `DecodeError` for what is not valid in its row group."
         g = self.group(i)
         at = i - self.firsts[g]
         return next(self.blocks(self.columns(self.table(g)), slice(at, at + 1), i, Budget(len(data))))

@@ -58,12 +58,8 @@ class Places:
         i: int,  # position of a record
         data: Any,  # the document: bytes, or a mapped file
         limits: Limits,  # what to accept
-    ) -> Optional[Block]:  # None if there is no such record
-        "The record at a position, not negative. Raises `DecodeError` with everything that is wrong with it."
-        if len(self) > limits.records:
-            raise over_limit(limits, 'records', len(self), '$.records')
-        if i >= len(self):
-            return None
+    ) -> Block:
+        "The record at a position that there is. Raises `DecodeError` with everything that is wrong with it."
         reader = RowReader(Header(layouts=self.header.layouts[: self.layouts(i)]))
         row = reader.record(data[self.starts[i] : self.ends[i]], i, limits)
         return next(row_blocks([row], self.header))

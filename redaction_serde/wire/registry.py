@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Optional, Union
 
 from ..article.version_0 import ArticleList
 from ..document import FORMAT, Block, Document, Stream
-from ..errors import FREE_OBJECTS, DecodeError, EncodeError, Limits, printable
+from ..errors import FREE_OBJECTS, DecodeError, EncodeError, Limits, over_limit, printable
 from ..files import PathLike, read_bounded
 from .format import Wire, check_size, guarded
 from .json import Json
@@ -264,7 +264,10 @@ def decode_one(
         stream = wire.decode(data, limits, verify, recover=False)
         header, block = stream.header, _block_at(stream, i)
     else:
-        header, block = places.header, places.block(i, data, limits)
+        if len(places) > limits.records:
+            raise over_limit(limits, 'records', len(places), '$.records')
+        header = places.header
+        block = places.block(i, data, limits) if i < len(places) else None
     if block is None:
         raise IndexError(f'record {i} is not in the document')
     return header, block
