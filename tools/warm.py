@@ -10,6 +10,7 @@ by each process.
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import json
@@ -100,7 +101,11 @@ def attend(asking, streams, arguments, cwd, env):
     for stream in streams:
         os.close(stream)
     asking.sendall(f'{pid}\n'.encode())
-    gone = functools.partial(os.kill, pid, signal.SIGKILL)
+
+    def gone():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, signal.SIGKILL)
+
     threading.Thread(target=end_with, args=[lambda: asking.recv(1), gone], daemon=True).start()
     _, status = os.waitpid(pid, 0)
     asking.sendall(f'{os.waitstatus_to_exitcode(status)}\n'.encode())
