@@ -1,8 +1,12 @@
 """The copies that `make lab` and JupyterLite open: for readers, and never taken from them."""
 
+import gc
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import copies
+import lite
 import nbformat
 import pytest
 from notebooks import NBS, notebooks
@@ -153,3 +157,34 @@ def test_a_lesson_that_was_thrown_away_comes_back(sources, tmp_path):
 
 def test_copies_lie_as_deep_as_their_sources():
     assert copies.LAB.parent == NBS.parent
+
+
+class Talkative:
+    """A reference to itself, which the collector finds; then Python code runs, wherever that happens."""
+
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        sum(range(100))
+
+
+def test_threads_take_turns_in_the_parser():
+    """In Python 3.11 two at once end in a SystemError, if one is interrupted there: which the collector sees to here."""
+    notebook = nbformat.read(NOTEBOOKS['learn/01_bytes.ipynb'], 4)
+    often, short = gc.get_threshold(), sys.getswitchinterval()
+
+    def many_times(_):
+        for _ in range(10):
+            waste = [Talkative() for _ in range(1000)]
+            del waste
+            assert lite.lesson_alone(notebook, set()).cells
+
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(many_times, range(2)))
+    finally:
+        gc.set_threshold(*often)
+        sys.setswitchinterval(short)

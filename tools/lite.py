@@ -14,6 +14,7 @@ import symtable
 import sys
 import sysconfig
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,6 +58,7 @@ ANSWERED = '''if("execute_request"!==s.header.msg_type)return a(s);if(n){'''
 REPLY = '''let r={status:"error",ename:"Kernel Interrupt",evalue:"Interrupted",traceback:[]}'''
 ABORTED = REPLY.replace('r=', 'r="error"===n?{status:"aborted"}:')
 ENOUGH = 0.45  # a lesson is offered if at least this part of its cells can run
+PARSING = threading.Lock()
 
 
 # -- which part of a notebook ------------------------------------------------------------------------------------------
@@ -287,12 +289,22 @@ def pyodide(npm, target):
     (target / 'pyodide-lock.json').write_text(json.dumps({'info': lock['info'], 'packages': found}), encoding='utf-8')
 
 
+def lesson_alone(nb, failing):
+    """`lesson`, in one thread at a time.
+
+    Threads in Python 3.11's parser count the depth of their trees together, and a switch between them ends in a SystemError
+    (https://github.com/python/cpython/issues/106905).
+    """
+    with PARSING:
+        return lesson(nb, failing)
+
+
 def tried(nb, folder, path):
     """Write the part of a notebook that runs in Pyodide from first to last, having tried it. False if that is too little."""
     import nbformat
 
     failing = set()
-    while made := lesson(nb, failing):
+    while made := lesson_alone(nb, failing):
         nbformat.write(made, path)
         done = subprocess.run(
             ['node', ROOT / 'tools' / 'try_in_pyodide.mjs', folder, path], capture_output=True, text=True
