@@ -944,6 +944,7 @@ def draw_predictions(
                 draw_box(ax, found.box, **VERDICTS[verdict])
         name_below(ax, ', '.join(f'{len(boxes)} {verdict}' for verdict, boxes in judged.items()))
     add_legend(figure, [Line2D([], [], **style) for style in VERDICTS.values()], list(VERDICTS))
-    figure.suptitle(f'{len(shown)} of {len(predictions)} pictures', fontsize=1.2 * figure.points)
-    figure.alt = f'{len(shown)} of {len(predictions)} pictures with boxes that a detector found, got wrong and missed.'
+    which = f'{len(shown)} of {len(predictions)}' if len(shown) < len(predictions) else 'these'
+    figure.suptitle(f'Detections in {which} pictures', fontsize=1.2 * figure.points)
+    figure.alt = f'Boxes that a detector found, got wrong and missed, in {which} pictures.'
     return figure

@@ -386,6 +386,8 @@ _ONE_PUT = 1 << 32  # bytes; in several pieces a condition would not be passed o
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 _LOCAL = 'file://'
 _PASSWORD = re.compile(r'://[^/@]*:(?![0-9]+/)[^@]*@')  # which may hold a slash; a port is none
+_QUERY = re.compile(r'\?[^/?=]+=')  # a '?' alone may be part of a name
+_SHOWN = 'which is shown; give it in storage_options'
 
 
 def is_url(
@@ -415,9 +417,9 @@ def _remote_folder(url: str, options: dict) -> RemoteFolder:
     "A folder of a store, if there is what reaches it."
     scheme = urlsplit(url).scheme
     if _PASSWORD.search(url):
-        raise SerdeError(
-            'a password must not stand in a URL, which is shown; give it in storage_options', f'{scheme}://'
-        )
+        raise SerdeError(f'a password must not stand in a URL, {_SHOWN}', f'{scheme}://')
+    if _QUERY.search(url):
+        raise SerdeError(f'a query (?name=value) must not stand in the URL of a folder, {_SHOWN}', f'{scheme}://')
     try:
         import fsspec
 

@@ -19,7 +19,7 @@ from redaction_serde import cli
 from redaction_serde.errors import DecodeError, EncodeError, LimitError, Limits, SerdeError
 from redaction_serde.lessons.cases import CASES
 from redaction_serde.shards import map_shards, reduce_shards
-from redaction_serde.storage import _PASSWORD, Folder, folder_at
+from redaction_serde.storage import _PASSWORD, _QUERY, Folder, folder_at
 from redaction_serde.wire.registry import decode
 
 fsspec = pytest.importorskip('fsspec')
@@ -502,8 +502,16 @@ def test_credentials_are_in_no_message_and_in_no_file():
         assert SECRET not in str(e.value)
 
 
-def test_a_port_is_no_password():
+@pytest.mark.parametrize('query', ['token={}', 'X-Amz-Signature={}&x=1', 'part=1&sig={}', 'a/b?token={}'])
+def test_a_query_is_in_no_message_either(query):
+    with pytest.raises(SerdeError, match='a query .* must not stand in the URL of a folder') as e:
+        rs.open_dataset('https://host/set?' + query.format(SECRET))
+    assert SECRET not in str(e.value)
+
+
+def test_a_port_is_no_password_and_a_question_mark_no_query():
     assert _PASSWORD.search('sftp://host:22/pages@2x') is None
+    assert _QUERY.search('s3://bucket/what?/pages=2') is None
 
 
 @pytest.mark.parametrize('answer', [{}, {'type': 'file'}, {'type': 'file', 'name': 7, 'size': 1}, None])
