@@ -786,7 +786,8 @@ def _collections(cache: Any, n: int) -> list:
     found = [cache] if isinstance(cache, RecordCollection) else cache
     if not isinstance(found, (list, tuple)) or not all(isinstance(c, RecordCollection) for c in found):
         wanted = 'expected a RecordCollection or a list of them, as icevision caches are'
-        raise DecodeError(f'{wanted}, found {type(cache).__name__}')
+        remedy = 'what else was pickled, load where you trust it, and store it with `save` or `write_records`'
+        raise DecodeError(f'{wanted}, found {type(cache).__name__}; {remedy}')
     if len(found) != n:
         counts = ', '.join(str(len(c._records._list)) for c in found)
         raise DecodeError(

@@ -554,7 +554,7 @@ def test_migrate_refuses_before_it_loads(cache, tmp_path):
     [
         (
             {'plain': 'data'},
-            'expected a RecordCollection or a list of them, as icevision caches are, found dict',
+            'icevision caches are, found dict; what else was pickled, load where you trust it, and store it with `save`',
             DecodeError,
         ),
         ([1, 2], 'expected a RecordCollection', DecodeError),

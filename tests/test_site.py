@@ -365,6 +365,7 @@ def test_page(name, tab, address, axe):
                 '() => { for (const i of document.images) i.loading = "eager"; return Promise.all([...document.images].map(i => i.decode().then(() => 0, () => i.src))).then(all => all.filter(Boolean)) }'
             )
             assert not missing
+            tab.evaluate('() => document.fonts.ready')
         tab.wait_for_function(f'() => document.documentElement.dataset.theme === "{theme}"', timeout=10_000)
         assert not (found := complaints_of_contrast(tab, axe)), (width, theme, found)
         if not new_width:
