@@ -190,7 +190,7 @@ def test_what_a_kind_may_ask_is_written_down():
     kinds = (Path(components.__file__).parent / 'kinds').glob('*.py')
     used = {pair for path in kinds for pair in asked.findall(path.read_text(encoding='utf-8'))}
     cells = nbformat.read(notebooks()['build/04_kind.ipynb'], 4).cells
-    table = next(c.source for c in cells if '| of `pack`, on the way in | |' in c.source)
+    table = next(c.source for c in cells if '| of `pack`, on the way in |' in c.source)
     written = {pair for row in re.findall(r'^\| (`.+?) \|', table, re.M) for pair in asked.findall(row)}
     assert used == written
 

@@ -87,7 +87,7 @@ class Diagram:
         self,
         x: float,  # left edge
         y: float,  # upper edge
-        text: str,  # lines are separated by `\\n`
+        text: str,  # one line, or several with line breaks between them
         kind: str = 'plain',  # a key of `FILLS`
         width: Optional[float] = None,  # as wide as the text, if None
     ) -> Box:  # for `arrow`
