@@ -352,6 +352,13 @@ def picture_options(cell, directives, where):
     return {'image': {'alt': alt}, **({'figure': {'caption': caption}} if caption else {})}
 
 
+def to_be_wrapped(outputs):
+    """Whether text of a cell may go on in the next line: it has no columns that this would break, or is wider than any screen."""
+    texts = [o.get('text') or o.get('data', {}).get('text/plain', '') for o in outputs]
+    lines = [line for text in texts for line in text.splitlines()]
+    return len(lines) == 1 or any(len(line) > 100 for line in lines)
+
+
 def read(nb):
     """The cells of a notebook after nbdev's processors, each with its directives."""
     plain = nbformat.v4.new_notebook(cells=nb.cells, metadata=nb.metadata)
@@ -428,6 +435,8 @@ def convert(nb, name, links, pages):
         for shown in (o['data'] for o in outputs if 'text/markdown' in o.get('data', {})):
             shown['text/markdown'] = relink(shown['text/markdown'], name, pages)
         new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata={'tags': []})
+        if to_be_wrapped(outputs):
+            new.metadata.tags.append('wrapped')
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):
             for e in entries_of(cell.source) if 'exporti' not in d else ():
