@@ -181,9 +181,9 @@ def stack_tables(app, doctree, docname):
     for table in doctree.findall(nodes.table):
         head, *rows = [list(row.findall(nodes.entry)) for row in table.findall(nodes.row)]
         longest = max((len(cell.astext()) for row in rows for cell in row), default=0)
-        if docname != 'api' and (
-            len(head) < 3 or longest < 40
-        ):  # columns of short values are compared better as they are
+        short = len(head) < 3 or longest < 40  # such columns are compared better as they are
+        pictures = any(table.findall(nodes.image))  # the front page lays them out by itself
+        if docname != 'api' and short or pictures:
             continue
         table['classes'].append('stacked')
         for row in rows:

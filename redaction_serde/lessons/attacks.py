@@ -506,10 +506,11 @@ def _one_digit(x: float) -> str:
 
 # %% ../../nbs/build/49c_attacks.ipynb #5c9995b8
 STYLE = """<style>
-.rs-attacks {font-size: .7rem !important; border-collapse: collapse; width: 100%}
+.rs-attacks {font-size: .7rem !important; border-collapse: collapse; table-layout: fixed; width: 100%}
 .rs-attacks :is(th, td) {padding: .2em .1em !important; text-align: center; vertical-align: top; border: 1px solid #fff}
 .rs-attacks th[scope=rowgroup] {text-align: left; font-weight: normal; font-size: .85rem}
 .rs-attacks td {min-width: 0 !important}
+.rs-attacks details {margin: .2em 0 0 !important; padding: 0 !important; border: 0 !important}
 .rs-attacks summary {cursor: pointer}
 .rs-attacks ul {overflow-wrap: anywhere; padding-left: 1em}
 @media (max-width: 600px) {
