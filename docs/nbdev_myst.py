@@ -353,10 +353,11 @@ def picture_options(cell, directives, where):
 
 
 def to_be_wrapped(outputs):
-    """Whether text of a cell may go on in the next line: it has no columns that this would break, or is wider than any screen."""
+    """Whether text of a cell may go on in the next line: it is wider than any screen, or is one line, and has no columns that this would break."""
     texts = [o.get('text') or o.get('data', {}).get('text/plain', '') for o in outputs]
     lines = [line for text in texts for line in text.splitlines()]
-    return len(lines) == 1 or any(len(line) > 100 for line in lines)
+    columns = any(re.search(r'\S {3,}\S', line) for line in lines)
+    return not columns and (len(lines) == 1 or any(len(line) > 100 for line in lines))
 
 
 def read(nb):
