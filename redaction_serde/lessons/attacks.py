@@ -497,7 +497,7 @@ def summary(
 
 
 def _line(head: str, cells: Any) -> str:
-    widths = (6, 9, 9, 12, 16, 9, 9)
+    widths = (5, 8, 8, 11, 15, 7, 8)
     return f'{head:30}' + ''.join(f'{cell:>{width}}' for cell, width in zip(cells, widths))
 
 
