@@ -352,12 +352,16 @@ def picture_options(cell, directives, where):
     return {'image': {'alt': alt}, **({'figure': {'caption': caption}} if caption else {})}
 
 
-def to_be_wrapped(outputs):
-    """Whether text of a cell may go on in the next line: it is wider than any screen, or is one line, and has no columns that this would break."""
+def wrapping(outputs):
+    """Tags of a cell whose text may go on in the next line: what is one line, or wider than any page. Columns wait for a wide page."""
     texts = [o.get('text') or o.get('data', {}).get('text/plain', '') for o in outputs]
     lines = [line for text in texts for line in text.splitlines()]
-    columns = any(re.search(r'\S {3,}\S', line) for line in lines)
-    return not columns and (len(lines) == 1 or any(len(line) > 100 for line in lines))
+    if len(lines) == 1:
+        return ['wrapped']
+    if not any(len(line) > 100 for line in lines):
+        return []
+    columns = any(len(line) > 40 and re.search(r'\S {3,}\S', line) for line in lines)
+    return ['wrapped-where-wide' if columns else 'wrapped']
 
 
 def read(nb):
@@ -436,8 +440,7 @@ def convert(nb, name, links, pages):
         for shown in (o['data'] for o in outputs if 'text/markdown' in o.get('data', {})):
             shown['text/markdown'] = relink(shown['text/markdown'], name, pages)
         new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata={'tags': []})
-        if to_be_wrapped(outputs):
-            new.metadata.tags.append('wrapped')
+        new.metadata.tags += wrapping(outputs)
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):
             for e in entries_of(cell.source) if 'exporti' not in d else ():
