@@ -33,7 +33,6 @@ export TORCHINDUCTOR_CACHE_DIR = $(STATE)/torchinductor
 export NO_ALBUMENTATIONS_UPDATE = 1
 export XDG_CONFIG_HOME = $(STATE)/config
 export HF_HOME = $(STATE)/huggingface
-export PYTHONDONTWRITEBYTECODE = 1
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
