@@ -439,8 +439,8 @@ def convert(nb, name, links, pages):
         )
         for shown in (o['data'] for o in outputs if 'text/markdown' in o.get('data', {})):
             shown['text/markdown'] = relink(shown['text/markdown'], name, pages)
-        shown = re.sub(r'\A(#\|.*\n)+', '', cell.source)  # nbdev leaves directives that Quarto would read
-        new = nbformat.v4.new_code_cell(shown, outputs=outputs, metadata={'tags': []})
+        source = re.sub(r'\A(#\|.*\n)+', '', cell.source)  # nbdev leaves directives that Quarto would read
+        new = nbformat.v4.new_code_cell(source, outputs=outputs, metadata={'tags': []})
         new.metadata.tags += wrapping(outputs)
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):
