@@ -174,6 +174,24 @@ def patched_methods(app, modname):
     return code, tags
 
 
+def stack_tables(app, doctree, docname):
+    """Tables of sentences are too wide for a phone: mark them, and let each cell say what its column is, for site.css."""
+    from docutils import nodes
+
+    for table in doctree.findall(nodes.table):
+        head, *rows = [list(row.findall(nodes.entry)) for row in table.findall(nodes.row)]
+        longest = max((len(cell.astext()) for row in rows for cell in row), default=0)
+        short = len(head) < 3 or longest < 40  # such columns are compared better as they are
+        pictures = any(table.findall(nodes.image))  # the front page lays them out by itself
+        if docname != 'api' and short or pictures:
+            continue
+        table['classes'].append('stacked')
+        for row in rows:
+            for column, cell in list(zip(head, row))[1:]:
+                if column.astext() and cell.astext() and docname != 'api':
+                    cell[0].insert(0, nodes.inline('', f'{column.astext()}: ', classes=['column']))
+
+
 def mathml(mode):
     """Formulas as MathML: no script, read aloud by screen readers."""
 
@@ -191,6 +209,7 @@ def mathml(mode):
 def setup(app):
     app.connect('html-page-context', head_and_buttons, priority=900)
     app.connect('viewcode-find-source', patched_methods)
+    app.connect('doctree-resolved', stack_tables)
     app.add_html_math_renderer('mathml', (mathml('inline'), None), (mathml('block'), None))
 
 

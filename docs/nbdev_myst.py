@@ -352,6 +352,18 @@ def picture_options(cell, directives, where):
     return {'image': {'alt': alt}, **({'figure': {'caption': caption}} if caption else {})}
 
 
+def wrapping(outputs):
+    """Tags of a cell whose text may go on in the next line: what is one line, or wider than any page. Columns wait for a wide page."""
+    texts = [o.get('text') or o.get('data', {}).get('text/plain', '') for o in outputs]
+    lines = [line for text in texts for line in text.splitlines()]
+    if len(lines) == 1:
+        return ['wrapped']
+    if not any(len(line) > 100 for line in lines):
+        return []
+    columns = any(len(line) > 40 and re.search(r'\S {3,}\S', line) for line in lines)
+    return ['wrapped-where-wide' if columns else 'wrapped']
+
+
 def read(nb):
     """The cells of a notebook after nbdev's processors, each with its directives."""
     plain = nbformat.v4.new_notebook(cells=nb.cells, metadata=nb.metadata)
@@ -427,7 +439,9 @@ def convert(nb, name, links, pages):
         )
         for shown in (o['data'] for o in outputs if 'text/markdown' in o.get('data', {})):
             shown['text/markdown'] = relink(shown['text/markdown'], name, pages)
-        new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, metadata={'tags': []})
+        source = re.sub(r'\A(#\|.*\n)+', '', cell.source)  # nbdev leaves directives that Quarto would read
+        new = nbformat.v4.new_code_cell(source, outputs=outputs, metadata={'tags': []})
+        new.metadata.tags += wrapping(outputs)
         mystnb = {}
         if {'export', 'exports', 'exporti'} & set(d):
             for e in entries_of(cell.source) if 'exporti' not in d else ():

@@ -177,6 +177,14 @@ def test_pages_hold_no_paths_of_this_machine(soups):
             assert not MACHINE_PATHS.search(output.get_text()), (name, output.get_text()[:300])
 
 
+def test_no_directive_is_shown(soups):
+    shown = {
+        name: [code for code in soup.select('.cell_input pre') if code.get_text().startswith('#|')]
+        for name, soup in soups.items()
+    }
+    assert not any(shown.values()), {name: cells for name, cells in shown.items() if cells}
+
+
 def test_lessons_can_be_downloaded(site, soups):
     import nbformat
 
@@ -535,17 +543,55 @@ def test_the_matrix_serves_wide_and_narrow(tab, address):
 
 
 @in_browser
-def test_cards_can_be_read_on_a_phone(tab, address):
-    tab.goto(f'{address}cards.html', wait_until='networkidle')
-    heads = tab.locator('#which-format-when thead')
-    assert heads.is_visible()
+@pytest.mark.parametrize(
+    'name', ['cards', 'versions', 'learn/changing_a_schema', 'learn/columns', 'learn/materialisation', 'api']
+)
+def test_tables_of_sentences_can_be_read_on_a_phone(name, tab, address):
+    tab.goto(f'{address}{name}.html', wait_until='networkidle')
+    head, column = (tab.locator(f'table.stacked {part}').first for part in ('thead', '.column'))
+    assert head.is_visible() and (name == 'api' or not column.is_visible())
     tab.set_viewport_size({'width': 390, 'height': 900})
     wider = 'es => es.filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 40))'
     assert not tab.locator('.pst-scrollable-table-container').evaluate_all(wider)
-    assert not heads.is_visible()  # each cell says what it is instead
-    label = 'e => getComputedStyle(e, "::before").content'
-    cells = tab.locator('#which-format-when tbody tr').first.locator('td > p').all()
-    assert [cell.evaluate(label) for cell in cells] == ['none', '"take "', '"because "', '"see "']
+    assert not head.is_visible() and (name == 'api' or column.is_visible())  # each cell says what it is instead
+    if name == 'cards':
+        said = tab.locator('#which-format-when tbody tr').first.locator('.column').all_inner_texts()
+        assert [text.strip() for text in said] == ['take:', 'because:', 'shown in:']
+
+
+@in_browser
+def test_every_verdict_of_the_attacks_is_in_view(tab, address):
+    tab.goto(f'{address}compare/attacks.html', wait_until='networkidle')
+    box = tab.locator('[role=region]:has(> .rs-attacks)')
+    for width in (1280, 390):
+        tab.set_viewport_size({'width': width, 'height': 900})
+        assert box.evaluate('e => e.scrollWidth <= e.clientWidth'), width
+        cut = 'es => es.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)'
+        assert not box.locator('td').evaluate_all(cut), width
+    kind = 'e => getComputedStyle(e, "::before").content'
+    assert box.locator('td').first.evaluate(kind) == '"good"'
+
+
+@in_browser
+@pytest.mark.parametrize('name', ['learn/json', 'learn/materialisation', 'compare/who_keeps_what'])
+def test_answers_of_one_line_are_wrapped_and_columns_are_not(name, tab, address):
+    tab.set_viewport_size({'width': 390, 'height': 900})
+    tab.goto(f'{address}{name}.html', wait_until='networkidle')
+    answers = tab.locator('.tag_wrapped .output:not(.text_html) pre')
+    assert answers.count()
+    assert not answers.evaluate_all('es => es.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)')
+    assert tab.locator('.cell:not(.tag_wrapped) .output pre').evaluate_all(
+        'es => es.some(e => e.scrollWidth > e.clientWidth)'
+    )
+
+
+@in_browser
+def test_results_of_a_search_fit_a_phone(tab, address):
+    tab.set_viewport_size({'width': 390, 'height': 900})
+    tab.goto(f'{address}search.html?q=repr_html')
+    tab.locator('#search-results li').first.wait_for()
+    tab.wait_for_function('() => document.querySelectorAll("#search-results p.context").length > 3')
+    assert tab.evaluate('() => document.documentElement.scrollWidth') <= 390
 
 
 @in_browser

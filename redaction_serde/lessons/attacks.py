@@ -497,7 +497,7 @@ def summary(
 
 
 def _line(head: str, cells: Any) -> str:
-    widths = (6, 9, 9, 12, 16, 9, 9)
+    widths = (5, 8, 8, 11, 15, 7, 8)
     return f'{head:30}' + ''.join(f'{cell:>{width}}' for cell, width in zip(cells, widths))
 
 
@@ -506,12 +506,19 @@ def _one_digit(x: float) -> str:
 
 # %% ../../nbs/build/49c_attacks.ipynb #5c9995b8
 STYLE = """<style>
-.rs-attacks {font-size: 80%; border-collapse: collapse}
-.rs-attacks :is(th, td) {padding: .2em .4em; text-align: center; vertical-align: top; border: 1px solid #fff}
-.rs-attacks th[scope=row] {text-align: left; font-weight: normal; min-width: 11em}
-.rs-attacks td {min-width: 4.2em}
+.rs-attacks {font-size: .7rem !important; border-collapse: collapse; table-layout: fixed; width: 100%}
+.rs-attacks :is(th, td) {padding: .2em .1em !important; text-align: center; vertical-align: top; border: 1px solid #fff}
+.rs-attacks th[scope=rowgroup] {text-align: left; font-weight: normal; font-size: .85rem}
+.rs-attacks td {min-width: 0 !important}
+.rs-attacks details {margin: .2em 0 0 !important; padding: 0 !important; border: 0 !important}
 .rs-attacks summary {cursor: pointer}
-.rs-attacks ul {overflow-wrap: anywhere; padding-left: 1em; width: 28em}
+.rs-attacks ul {overflow-wrap: anywhere; padding-left: 1em}
+@media (max-width: 600px) {
+.rs-attacks thead {display: none}
+.rs-attacks :is(tbody, tr, th) {display: block}
+.rs-attacks tr + tr {display: grid; grid-template-columns: repeat(auto-fill, minmax(6em, 1fr)); gap: 1px}
+.rs-attacks td::before {content: attr(data-kind); display: block; font-weight: bold}
+}
 COLOURS</style>"""
 
 
@@ -524,13 +531,14 @@ def _colours() -> str:
     return ''.join(rules)
 
 # %% ../../nbs/build/49c_attacks.ipynb #536e8315
-def _cell(outcome: Optional[Outcome]) -> str:
-    "One outcome as a cell."
+def _cell(kind: str, outcome: Optional[Outcome]) -> str:
+    "One outcome as a cell, which knows its kind: it stands in the cell where the screen is narrow."
+    name = f'data-kind="{escape(kind)}"'
     if outcome is None:
-        return '<td title="does not apply">·</td>'
+        return f'<td {name} title="does not apply">·</td>'
     _, sign = VERDICTS[outcome.verdict]
     number = list(VERDICTS).index(outcome.verdict)
-    return f'<td class="v{number}" title="{escape(_told(outcome))}">{sign} {outcome.verdict}</td>'
+    return f'<td {name} class="v{number}" title="{escape(_told(outcome))}">{sign} {outcome.verdict}</td>'
 
 
 def _told(outcome: Outcome) -> str:
@@ -539,22 +547,23 @@ def _told(outcome: Outcome) -> str:
 
 
 def _row(reader: str, outcomes: dict) -> str:
-    "One reader: its name, which unfolds, and its cells."
+    "One reader: its name, which unfolds, and below it its cells."
     said = ''.join(
         f'<li>{escape(kind)}: {escape(_told(outcome))}</li>' for kind, outcome in outcomes.items() if outcome
     )
     head = f'<details><summary>{escape(reader)}</summary><ul>{said}</ul></details>'
-    return f'<tr><th scope="row">{head}</th>{"".join(map(_cell, outcomes.values()))}</tr>'
+    cells = ''.join(_cell(kind, outcome) for kind, outcome in outcomes.items())
+    return f'<tbody><tr><th scope="rowgroup" colspan="{len(outcomes)}">{head}</th></tr><tr>{cells}</tr></tbody>'
 
 # %% ../../nbs/build/49c_attacks.ipynb #463bd7dc
 def table_html(
     results: dict,  # kind -> {reader -> `Outcome`}
 ) -> str:  # HTML without a script
     "What became of every kind of document with every reader."
-    heads = ''.join(f'<th scope="col">{escape(kind)}</th>' for kind in ('reader', *results))
+    heads = ''.join(f'<th scope="col">{escape(kind)}</th>' for kind in results)
     rows = ''.join(_row(reader, {kind: found.get(reader) for kind, found in results.items()}) for reader in READERS)
     return (
         f'{STYLE.replace("COLOURS", _colours())}<div role="region" tabindex="0" aria-label="What becomes of each kind of document with '
         f'each reader" style="overflow-x:auto;max-width:100%"><table class="rs-attacks"><thead><tr>{heads}</tr></thead>'
-        f'<tbody>{rows}</tbody></table></div>'
+        f'{rows}</table></div>'
     )
