@@ -205,8 +205,13 @@ _STYLE = '''<style>
 .pickle-trace { border-collapse: collapse; font-size: .85em; margin: 0; color: inherit; width: 100% }
 .pickle-trace th, .pickle-trace td { text-align: left; vertical-align: top; padding: 3px 8px; white-space: normal }
 .pickle-trace th, .pickle-trace td { border: 0 !important; overflow-wrap: break-word }
-.pickle-trace td { overflow-wrap: anywhere }
+.pickle-trace code { white-space: normal; max-width: 100%; box-sizing: border-box }
 .pickle-trace tr { border-bottom: 1px solid rgba(128, 128, 128, .35); background: none !important }
+@media (min-width: 601px) {
+  .pickle-trace { table-layout: fixed }
+  .pickle-trace thead th:first-child { width: 3.6em }
+  .pickle-trace thead th:nth-child(2), .pickle-trace thead th:nth-child(3) { width: 31% }
+}
 @media (max-width: 600px) {
   .pickle-trace thead { position: absolute; left: -999em }
   .pickle-trace tr { display: grid; grid-template-columns: 2.4em minmax(0, 1fr); padding: 3px 0 }
@@ -218,12 +223,17 @@ _STYLE = '''<style>
 
 
 def _chips(texts):
-    return ' '.join(f'<code style="{_CODE};{_CHIP}">{escape(text)}</code>' for text in texts)
+    return ' '.join(f'<code style="{_CODE};{_CHIP}">{_breakable(text)}</code>' for text in texts)
+
+
+def _breakable(text):
+    "Text for HTML; a call that is too long for its column goes on in the next line after its first bracket."
+    return escape(text).replace('(', '(<wbr/>')
 
 
 def _row(step):
-    argument = f' <code style="{_CODE}">{escape(step.argument)}</code>' if step.argument else ''
-    note = f'<br/><strong>{escape(step.note)}</strong>' if step.note else ''
+    argument = f' <code style="{_CODE}">{_breakable(step.argument)}</code>' if step.argument else ''
+    note = f'<br/><strong>{_breakable(step.note)}</strong>' if step.note else ''
     instruction = f'<th scope="row">{step.opcode or "unreadable"}{argument}{note}</th>'
     memo = _chips(f'{place} = {text}' for place, text in step.memo.items())
     return f'<tr><td>{step.offset}</td>{instruction}<td>{_chips(step.stack)}</td><td>{memo}</td></tr>'
