@@ -431,11 +431,27 @@ def changed_leaf(records, rng):
 
 def as_json(data):
     try:
+        if _is_torn(data):
+            raise Unwritable('bytes that are no tag would become text')
         return json.dumps(
             data, separators=(',', ':'), default=lambda b: b64encode(b).decode(), allow_nan=False
         ).encode()
     except (ValueError, RecursionError) as e:  # NaN, or too deep for this encoder
         return _deep_json(data) if isinstance(e, RecursionError) else _unwritable(e)
+
+
+def _is_torn(data):
+    """Has a tag got another key? Then it is plain data, and bytes in it, which JSON writes as text, are refused elsewhere."""
+    if isinstance(data, dict):
+        torn = len(data) > 1 and any(key in values._TAGS and _has_bytes(value) for key, value in data.items())
+        return torn or any(map(_is_torn, data.values()))
+    return isinstance(data, (list, tuple)) and any(map(_is_torn, data))
+
+
+def _has_bytes(data):
+    if isinstance(data, (dict, list, tuple)):
+        return any(map(_has_bytes, data.values() if isinstance(data, dict) else data))
+    return isinstance(data, bytes)
 
 
 def _unwritable(error):
