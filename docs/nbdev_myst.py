@@ -268,19 +268,12 @@ def entry_text(entry, module, links, depth=0):
 
 def source_summary(source):
     """What the fold over an exported cell says."""
-    names = [
-        n.name for n in ast.parse(source).body if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))
-    ]
+    body = ast.parse(source).body
+    defined = [n.name for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))]
+    assigned = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    names = [name for name in defined or assigned if name != '_']  # which is none to speak of
     if not names:
-        names = [
-            t.id
-            for n in ast.parse(source).body
-            if isinstance(n, ast.Assign)
-            for t in n.targets
-            if isinstance(t, ast.Name)
-        ]
-    if not names:
-        return 'Imports'
+        return 'Source' if defined else 'Imports'
     return f'Source of {", ".join(names[:4])}{" and others" if len(names) > 4 else ""}'
 
 
