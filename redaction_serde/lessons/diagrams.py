@@ -312,7 +312,9 @@ class LiveBox:
         ]
         code = '<code style="background:none;border:0;padding:0;color:inherit;white-space:normal">'
         size = f'<b style="font-weight:normal">{len(_joined(pieces))} bytes</b>'
-        return f'<dt>{escape(form.name)}, {size}</dt><dd style="margin:0 0 .5rem">{code}{" ".join(shown)}</code></dd>'
+        below = 'float:none;width:auto;margin:0'  # JupyterLab would let names and bytes float beside each other
+        name = f'<dt style="{below}">{escape(form.name)}, {size}</dt>'
+        return f'{name}<dd style="{below} 0 .5rem">{code}{" ".join(shown)}</code></dd>'
 
     def _field(self, name: str, number: float, colour: str) -> str:
         style = 'width:100%;box-sizing:border-box;font:inherit;color:inherit;border:1px solid;padding:.2rem'

@@ -203,7 +203,7 @@ _CODE = 'color:inherit;background:none;font-size:1em'
 # On a narrow screen stack and memo stand below the instruction.
 _STYLE = '''<style>
 .pickle-trace { border-collapse: collapse; font-size: .85em; margin: 0; color: inherit; width: 100% }
-.pickle-trace th, .pickle-trace td { text-align: left; vertical-align: top; padding: 3px 8px; white-space: normal }
+.pickle-trace th, .pickle-trace td { text-align: left !important; vertical-align: top; padding: 3px 8px; white-space: normal }
 .pickle-trace th, .pickle-trace td { border: 0 !important; overflow-wrap: break-word }
 .pickle-trace code { white-space: normal; max-width: 100%; box-sizing: border-box }
 .pickle-trace tr { border-bottom: 1px solid rgba(128, 128, 128, .35); background: none !important }
