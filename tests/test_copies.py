@@ -159,6 +159,16 @@ def test_copies_lie_as_deep_as_their_sources():
     assert copies.LAB.parent == NBS.parent
 
 
+def test_what_a_browser_cannot_check_it_does_not_show():
+    runs, not_run = ['x = 1', 'y = 2', 'z = 3'], ['import subprocess', 'subprocess.run("true")']
+    check = 'with as_in_the_text:\n    assert subprocess'
+    cells = [nbformat.v4.new_code_cell(source) for source in [*runs, *not_run, check]]
+    lesson = lite.lesson(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# T'), *cells]))
+    assert '4 of its 5 cells can run here' in lesson.cells[1].source
+    assert not any('as_in_the_text' in cell.source for cell in lesson.cells)
+    assert sum('shown, not run' in cell.source for cell in lesson.cells) == 1
+
+
 class Talkative:
     """A reference to itself, which the collector finds; then Python code runs, wherever that happens."""
 

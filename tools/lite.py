@@ -116,7 +116,8 @@ def shown(cell, wants):
     """A cell that cannot run in a browser, as text, with what it printed when the site was built."""
     text = f'```python\n{cell.source}\n```\n\n*This cell is shown, not run: it wants {", ".join(f"`{w}`" for w in sorted(wants)[:4])}.*'
     said = ''.join(o.get('text') or ''.join(o.get('data', {}).get('text/plain', '')) for o in cell.outputs)
-    return text + (f'\n\n```text\n{said.rstrip()[:2000]}\n```' if said.strip() else '')
+    picture = said.startswith('<IPython.core.display.')  # whose text says nothing
+    return text + (f'\n\n```text\n{said.rstrip()[:2000]}\n```' if said.strip() and not picture else '')
 
 
 def lesson(nb, failing=()):
@@ -127,7 +128,7 @@ def lesson(nb, failing=()):
     """
     import nbformat
 
-    lost, cells, total, ran = set(NEVER), [], 0, 0
+    lost, cells, total, ran, checks = set(NEVER), [], 0, 0, 0
     for cell in reader_copy(nb).cells:
         if cell.cell_type != 'code':
             cells.append(nbformat.v4.new_markdown_cell(cell.source))
@@ -141,6 +142,9 @@ def lesson(nb, failing=()):
         deep = [m for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for m in missing(n)]
         if wants or deep or (gone and not thin.strip()) or thin in failing:
             lost |= bound | gone
+            if source.startswith('# Check\n'):
+                checks += 1  # says nothing to a reader of what was not run
+                continue
             cells.append(
                 nbformat.v4.new_markdown_cell(shown(cell, wants or set(deep) or gone or {'more than a browser has'}))
             )
@@ -151,8 +155,8 @@ def lesson(nb, failing=()):
     if ran < ENOUGH * total:
         return None
     note = 'This copy runs in your browser, on Pyodide; nothing is sent anywhere. Run all cells from the menu *Run*, or one at a time with Shift+Enter.'
-    if ran < total:
-        note += f' {ran} of its {total} cells can run here; the others are shown with what they printed.'
+    if ran < total - checks:
+        note += f' {ran} of its {total - checks} cells can run here; the others are shown with what they printed.'
     cells.insert(1, nbformat.v4.new_markdown_cell(note))
     made = nbformat.v4.new_notebook(
         cells=cells,
