@@ -442,16 +442,22 @@ def as_json(data):
 
 def _is_torn(data):
     """Has a tag got another key? Then it is plain data, and bytes in it, which JSON writes as text, are refused elsewhere."""
-    if isinstance(data, dict):
-        torn = len(data) > 1 and any(key in values._TAGS and _has_bytes(value) for key, value in data.items())
-        return torn or any(map(_is_torn, data.values()))
-    return isinstance(data, (list, tuple)) and any(map(_is_torn, data))
+    return any(
+        key in values._TAGS and any(isinstance(part, bytes) for part in _inside(value))
+        for part in _inside(data)
+        if isinstance(part, dict) and len(part) > 1
+        for key, value in part.items()
+    )
 
 
-def _has_bytes(data):
-    if isinstance(data, (dict, list, tuple)):
-        return any(map(_has_bytes, data.values() if isinstance(data, dict) else data))
-    return isinstance(data, bytes)
+def _inside(data):
+    """The data and everything in it, however deep: deeper than Python calls itself."""
+    waiting = [data]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        if isinstance(part, (dict, list, tuple)):
+            waiting += part.values() if isinstance(part, dict) else part
 
 
 def _unwritable(error):

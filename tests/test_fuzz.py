@@ -298,3 +298,19 @@ def test_a_bomb(suffix, tmp_path):
     for read in (load, check, rows_of_file):
         seconds, memory = cost(read, path)
         assert memory < 100 << 20 and seconds < 5  # f.LIMITS are 16 MiB
+
+
+@pytest.mark.parametrize('depth', [d for d in f.DEPTHS if d <= 500])  # from 900 on Python's encoder may give up itself
+def test_lists_in_lists_are_written_as_json(depth):
+    """A writer that gave up early would take the deep documents away from the formats that are JSON."""
+    value = []
+    for _ in range(depth - 1):
+        value = [value]
+    assert f.as_json(value) == b'[' * depth + b']' * depth
+
+
+def test_bytes_beside_a_tag_are_not_written_as_json():
+    for torn in ({'$bytes': b'x', 'note': 1}, [{'a': {'$ndarray': [{'data': b'x'}], 'note': 1}}]):
+        with pytest.raises(f.Unwritable, match='no tag'):
+            f.as_json(torn)
+    assert f.as_json({'$bytes': b'x'}) == b'{"$bytes":"eA=="}'
