@@ -178,17 +178,20 @@ def stack_tables(app, doctree, docname):
     """Tables of sentences are too wide for a phone: mark them, and let each cell say what its column is, for site.css."""
     from docutils import nodes
 
+    index = docname == 'api'  # whose names need no word on what they are, and stack however short they are
     for table in doctree.findall(nodes.table):
         head, *rows = [list(row.findall(nodes.entry)) for row in table.findall(nodes.row)]
         longest = max((len(cell.astext()) for row in rows for cell in row), default=0)
         short = len(head) < 3 or longest < 40  # such columns are compared better as they are
         pictures = any(table.findall(nodes.image))  # the front page lays them out by itself
-        if docname != 'api' and short or pictures:
+        if pictures or (short and not index):
             continue
         table['classes'].append('stacked')
+        if index:
+            continue
         for row in rows:
             for column, cell in list(zip(head, row))[1:]:
-                if column.astext() and cell.astext() and docname != 'api':
+                if column.astext() and cell.astext():
                     cell[0].insert(0, nodes.inline('', f'{column.astext()}: ', classes=['column']))
 
 
