@@ -25,6 +25,11 @@ settings.register_profile('deep', max_examples=5000, **_common)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
 
 
+def pytest_collection_modifyitems(items):
+    """The site first: it takes one worker for half of the time, and the others do all the rest beside it."""
+    items.sort(key=lambda item: item.path.name != 'test_site.py')
+
+
 @pytest.fixture(scope='session')
 def real_data():
     """The folder of real annotations beside the repository."""

@@ -1,11 +1,10 @@
-"""Other processes of the tests: they share nothing with the one that asks, but begin with icevision imported, and with what ZenML imports."""
+"""Other processes of the tests: they share nothing with the one that asks, but begin with icevision imported, and ZenML at hand."""
 
 import subprocess
 
 from warm import warm_python
 
-# not ZenML itself, which chooses its store when it is imported
-MODULES = ('redaction_serde.fidelity', 'docker', 'structlog', 'sqlmodel', 'alembic.command')
+MODULES = ('redaction_serde.fidelity', 'warm_zenml')
 
 
 def start(*arguments, **options):

@@ -1,0 +1,52 @@
+"""Processes that begin with slow modules imported are like those that import them."""
+
+import subprocess
+
+import pytest
+from warm import warm_python
+
+STEPS = """
+import sys
+from zenml import pipeline, step
+
+@step
+def say() -> int:
+    print('heard', file=sys.stderr)
+    return 1
+
+@pipeline(enable_cache=False)
+def saying():
+    say()
+"""
+RUN = """
+import sys
+assert not [name for name in sys.modules if name.startswith(('zenml', 'redaction_serde'))]
+from redaction_serde.compat import prepare_zenml
+prepare_zenml(sys.argv[1], source='.')
+from zenml.client import Client
+client = Client()
+assert not client.list_pipelines().total and client.active_stack.name == 'default'
+from steps import saying
+run = saying()
+print(len(client.list_pipelines()), run.status.value, run.steps['say'].output.uri.startswith(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def steps(tmp_path):
+    (tmp_path / 'steps.py').write_text(STEPS)
+    return tmp_path
+
+
+def run(steps, store):
+    done = subprocess.run([*warm_python('warm_zenml'), '-c', RUN, store], cwd=steps, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_each_process_chooses_its_store_and_finds_it_new(steps, tmp_path):
+    for name in ('one', 'two'):
+        store = tmp_path / name
+        assert run(steps, str(store)) == ['1 completed True']
+        logs = '\n'.join(path.read_text() for path in store.rglob('*.log'))
+        assert 'heard' in logs, 'ZenML hears what a step says'
