@@ -472,6 +472,30 @@ def test_migrate(cache, tmp_path, pages_file):
     assert path.read_bytes() == before and {p.name for p in tmp_path.iterdir()} == {'train.json.gz', 'valid.msgpack'}
 
 
+def test_migrate_what_cloudpickle_wrote(cache, tmp_path, warm):
+    """As ZenML stores what has no materializer, in a file that is named `artifact.pkl`."""
+    import cloudpickle
+
+    _, splits = cache
+    data = cloudpickle.dumps(list(splits))
+    assert 'cloudpickle.cloudpickle._builtin_type' in names(data)
+    (tmp_path / 'artifact.pkl').write_bytes(data)
+    outs = migrate(tmp_path / 'artifact.pkl', [tmp_path / 'train.json', tmp_path / 'valid.json'])
+    for split, out in zip(splits, outs):
+        assert compare(split, load(out))
+
+
+def test_migrate_lets_cloudpickle_ask_for_methods_only(cache, tmp_path, warm):
+    import cloudpickle
+
+    _, splits = cache
+    data = cloudpickle.dumps(splits[0])
+    assert data.count(b'MethodType') == 1
+    (tmp_path / 'artifact.pkl').write_bytes(data.replace(b'MethodType', b'ModuleType'))
+    with pytest.raises(DecodeError, match="asks for the type 'ModuleType'"):
+        migrate(tmp_path / 'artifact.pkl', tmp_path / 'out.json')
+
+
 def test_migrate_every_kind_of_record(tmp_path, warm):
     """All that the cases of the other tests hold, as one cache, at the protocols that Python 3.7 and later write."""
     from test_components import CASES
