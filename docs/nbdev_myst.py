@@ -139,6 +139,8 @@ def of_class(node, source):
         elif not item.name.startswith('_') and of.doc:
             entry.members.append(of)
     fields = list(fields_of(node, source))
+    own = [field for field in fields if not field[1].startswith('ClassVar')]  # a class variable is no argument
+    fields = own or fields
     if not entry.signature and fields:
         entry.signature = '(' + ', '.join(f'{n}: {a}' + (f' = {d}' if d else '') for n, a, d, _ in fields) + ')'
         entry.params = {n: c for n, _, _, c in fields if c}
@@ -241,6 +243,11 @@ class Links:
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
+def quoted(text):
+    """A value of a directive's option. What begins with a quotation mark would lose its own."""
+    return "'" + text.replace("'", "''") + "'" if text[0] in '\'"' else text
+
+
 def entry_text(entry, module, links, depth=0):
     """An API entry as a MyST directive."""
     colons = ':' * (4 - depth)
@@ -254,7 +261,7 @@ def entry_text(entry, module, links, depth=0):
     lines = [
         f'{colons}{{py:{kind}}} {name}{"" if entry.property else signature}',
         *([] if depth else [f':module: {LIB}.{module}']),
-        *([f':value: {value}'] if value and value[0] not in '\'"' else []),  # which MyST would take for a quoted text
+        *([f':value: {quoted(value)}'] if value else []),
         '',
         say(entry.doc),
         '',
@@ -345,13 +352,16 @@ def picture_options(cell, directives, where):
     return {'image': {'alt': alt}, **({'figure': {'caption': caption}} if caption else {})}
 
 
+WIDEST = 93  # letters in a line of output, where the window is 1280 pixels wide
+
+
 def wrapping(outputs):
     """Tags of a cell whose text may go on in the next line: what is one line, or wider than any page. Columns wait for a wide page."""
     texts = [o.get('text') or o.get('data', {}).get('text/plain', '') for o in outputs]
     lines = [line for text in texts for line in text.splitlines()]
     if len(lines) == 1:
         return ['wrapped']
-    if not any(len(line) > 100 for line in lines):
+    if not any(len(line) > WIDEST for line in lines):
         return []
     columns = any(len(line) > 40 and re.search(r'\S {3,}\S', line) for line in lines)
     return ['wrapped-where-wide' if columns else 'wrapped']

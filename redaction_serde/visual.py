@@ -616,8 +616,15 @@ def visual_check(
     shown = f'{len(pairs)} of {len(records_of(before))} pages shown, with {len(drawn)} boxes'
     _add_verdict(figure, report, shown)
     _explain(figure, drawn)
+    _settle(figure)
     figure.alt = f'{shown}, before and after storage laid over each other. All pages: {report.summary()}.'
     return figure
+
+
+def _settle(figure: Picture) -> None:
+    "Lay out a figure until it stays so: pages keep their shape, and after one round a legend meets the names."
+    for _ in range(4):
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]  # a `Picture` has one
 
 
 def _worst_pairs(old: list, new: list, n: int) -> list:

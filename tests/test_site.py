@@ -149,6 +149,31 @@ def test_pictures_are_files_with_alternative_text(site, soups):
             assert not image['src'].startswith('data:'), name
 
 
+def test_constants_keep_their_quotation_marks():
+    from nbdev_myst import entries_of, entry_text
+
+    class Links:
+        linkify = staticmethod(lambda text, module: text)
+
+    for source, value in (("A = 'text'", "'''text'''"), ('A = 1', '1'), ("A = b'x'", "b'x'")):
+        assert f'\n:value: {value}\n' in entry_text(next(entries_of(source)), 'm', Links)
+
+
+def test_class_variables_are_no_arguments():
+    from nbdev_myst import entries_of
+
+    signature = lambda body: next(entries_of(f'class A:\n{body}')).signature
+    assert signature("    paths: ClassVar = ('a',)\n    x: int") == '(x: int)'
+    assert signature('    FORMAT: ClassVar[str] = 1') == '(FORMAT: ClassVar[str] = 1)'  # settings of a subclass
+
+
+def test_lines_of_output_that_a_window_cuts_are_wrapped():
+    from nbdev_myst import wrapping
+
+    assert wrapping([{'text': f'1\n{"word " * 19}'}]) == ['wrapped']
+    assert wrapping([{'text': f'1\n{"word " * 18}'}]) == []
+
+
 @functools.cache
 def sent(path):
     """Bytes that Pages sends for a file: text is compressed."""
@@ -180,6 +205,13 @@ def test_pages_hold_no_paths_of_this_machine(soups):
             continue
         for output in soup.select('.cell_output'):
             assert not MACHINE_PATHS.search(output.get_text()), (name, output.get_text()[:300])
+
+
+def test_outputs_hold_no_addresses_in_memory(soups):
+    for name, soup in soups.items():
+        if not name.startswith('_modules'):
+            for output in soup.select('.cell_output'):
+                assert not re.search(r'object at 0x[0-9a-f]{6}', output.get_text()), (name, output.get_text()[:300])
 
 
 def test_no_directive_is_shown(soups):
@@ -219,6 +251,17 @@ def test_every_public_name_has_an_entry(soups):
             [],
         )
         assert (public & set(exported)) <= listed, module
+
+
+def test_entries_are_whole(soups):
+    """Each says something, or is a constant with its value; an argument of a signature is not torn at a comma in it."""
+    for name, soup in soups.items():
+        for entry in soup.select('dl.py'):
+            constant = 'data' in entry['class'] and '=' in entry.dt.get_text()
+            assert entry.dd.get_text().strip() or constant, (name, entry.get_text())
+        for argument in soup.select('dt.sig em.sig-param'):
+            text = argument.get_text()
+            assert text.count('(') == text.count(')') and text.count('[') == text.count(']'), (name, text)
 
 
 def test_names_in_backticks_are_links(soups):

@@ -54,6 +54,8 @@ class Reader:
 
 # %% ../../nbs/build/49b_contained.ipynb #25d68722
 class Pickle(Reader):
+    "pickle of the standard library."
+
     name = 'pickle'
 
     def save(self, note, path):
@@ -69,6 +71,8 @@ class Pickle(Reader):
 
 
 class ZenML(Pickle):
+    "The pickle that ZenML makes of what it has no materializer for, and its hash."
+
     name = "ZenML's default"
     file = 'artifact.pkl'
 
@@ -84,6 +88,8 @@ HASH = 'trusted.sha256'  # beside a document: the hash of what its author wrote
 
 
 class Joblib(Reader):
+    "joblib, which pickles."
+
     name = 'joblib'
 
     def save(self, note, path):
@@ -98,6 +104,8 @@ class Joblib(Reader):
 
 # %% ../../nbs/build/49b_contained.ipynb #27a5533d
 class Torch(Reader):
+    "The pickles of torch, in a zip archive."
+
     def __init__(self, name: str, **options: Any):
         self.name, self.options = name, options
 
@@ -113,6 +121,8 @@ class Torch(Reader):
 
 # %% ../../nbs/build/49b_contained.ipynb #f479236d
 class Numpy(Reader):
+    "The file format of NumPy, for one array."
+
     def __init__(self, name: str, **options: Any):
         self.name, self.options = name, options
 
@@ -132,6 +142,8 @@ class Numpy(Reader):
 
 # %% ../../nbs/build/49b_contained.ipynb #41a1acb3
 class Jsonpickle(Reader):
+    "Objects of any class, as JSON."
+
     name = 'jsonpickle'
 
     def save(self, note, path):
@@ -146,6 +158,8 @@ class Jsonpickle(Reader):
 
 
 class Skops(Reader):
+    "Models as JSON and arrays, in a zip archive."
+
     name = 'skops'
 
     def save(self, note, path):
@@ -161,6 +175,8 @@ class Skops(Reader):
 
 # %% ../../nbs/build/49b_contained.ipynb #2648bca6
 class Safetensors(Reader):
+    "Arrays with names, and nothing else."
+
     name = 'safetensors'
 
     def save(self, note, path):
@@ -176,6 +192,8 @@ class Safetensors(Reader):
 
 # %% ../../nbs/build/49b_contained.ipynb #0f980ffd
 class Json(Reader):
+    "json of the standard library."
+
     name = 'json'
 
     def save(self, note, path):
@@ -186,6 +204,8 @@ class Json(Reader):
 
 
 class Orjson(Json):
+    "The same JSON, read by orjson."
+
     name = 'orjson'
 
     def read(self, path):
@@ -195,6 +215,8 @@ class Orjson(Json):
 
 
 class Msgspec(Json):
+    "The same JSON, read by msgspec."
+
     name = 'msgspec'
 
     def read(self, path):
@@ -204,6 +226,8 @@ class Msgspec(Json):
 
 # %% ../../nbs/build/49b_contained.ipynb #285eecde
 class Ours(Reader):
+    "A record, in a format of this library."
+
     def __init__(self, format: str):
         self.name, self.format = f'ours, {format}', format
 
