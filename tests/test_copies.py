@@ -52,11 +52,12 @@ def test_imports_are_one_fold():
         ('#| export\ndef f(): ...', 'def f(): ...', {}),
         ('#| hide\ntest_eq(1, 1)', '# Check\ntest_eq(1, 1)', copies.FOLDED),
         ('#| hide\nfolder = 1', '# Set-up\nfolder = 1', copies.FOLDED),
+        ('#| hide\nos.chdir(home)\nwork.cleanup()', '# Clean-up\nos.chdir(home)\nwork.cleanup()', copies.FOLDED),
         ('with as_in_the_text:\n    pass', '# Check\nwith as_in_the_text:\n    pass', copies.FOLDED),
         ('#| code-fold: true\n#| code-summary: "S"\nx = 1', '# Solution\nx = 1', copies.ALL_FOLDED),
         (
             '#| hide\nfolder.cleanup()\nimport nbdev\n\nnbdev.nbdev_export()',
-            '# Set-up\nfolder.cleanup()',
+            '# Clean-up\nfolder.cleanup()',
             copies.FOLDED,
         ),
     ],

@@ -27,6 +27,10 @@ def problems(cells):
     solved = [''.join(c['source']) for c in cells[exercises:]]
     if not any('#| code-fold' in s or ('<summary>Solution' in s and '```python' in s) for s in solved):
         yield 'no solution that runs'
+    for i, text in prose:
+        answers = len(places) == 4 and exercises < i < places[3] and not text.startswith(('#', '**'))
+        if answers and not text.rstrip().startswith('<details>'):
+            yield f'cell {i}: what belongs to a solution stands outside its fold'
     for i, cell in enumerate(cells):
         for output in cell.get('outputs', []):
             for kind in output.get('data', {}):

@@ -34,7 +34,16 @@ KERNEL = {
 }  # what JupyterLab would write on opening, and then call the notebook changed
 EXPORTING = re.compile(r'^(import nbdev|(nbdev\.)?nbdev_export\(\))$', re.M)
 DIRECTIVE = re.compile(r'^#\|[ \t]*(\S+?):?(?:[ \t]+(.*))?$', re.M)
-LABELS = {'Imports', 'Check', 'Set-up', 'Solution', 'How this is drawn', 'How this is made'}  # the first line of a fold
+LABELS = {
+    'Imports',
+    'Check',
+    'Set-up',
+    'Clean-up',
+    'Solution',
+    'How this is drawn',
+    'How this is made',
+}  # first lines of folds
+ENDING = re.compile(r'^(\w+\.(cleanup|close|stop)\(\)|shutil\.rmtree\(.*\))$', re.M)  # what a lesson has used is let go
 FOLDED = {'source_hidden': True}
 ALL_FOLDED = {'source_hidden': True, 'outputs_hidden': True}
 
@@ -58,7 +67,8 @@ def fold(cell, directives):
         return 'Check', FOLDED  # what it prints is meant for the reader
     if 'hide' in directives:
         tests = re.search(r'^ *(assert|test_)', cell.source, re.M)
-        return ('Check' if tests else 'Set-up'), ALL_FOLDED if cell.get('outputs') else FOLDED
+        label = 'Check' if tests else 'Clean-up' if ENDING.search(cell.source) else 'Set-up'
+        return label, ALL_FOLDED if cell.get('outputs') else FOLDED
     if now.get('source_hidden'):
         return 'How this is drawn' if 'Diagram(' in cell.source else 'Set-up', now
     if directives.get('echo') == 'false':

@@ -507,8 +507,9 @@ def _one_digit(x: float) -> str:
 # %% ../../nbs/build/49c_attacks.ipynb #5c9995b8
 STYLE = """<style>
 .rs-attacks {font-size: .7rem !important; border-collapse: collapse; table-layout: fixed; width: 100%}
-.rs-attacks :is(th, td) {padding: .2em .1em !important; text-align: center; vertical-align: top; border: 1px solid #fff}
-.rs-attacks th[scope=rowgroup] {text-align: left; font-weight: normal; font-size: .85rem}
+.rs-attacks :is(th, td) {padding: .2em .1em !important; text-align: center !important; vertical-align: top}
+.rs-attacks :is(th, td) {border: 1px solid transparent; background-clip: padding-box}
+.rs-attacks th[scope=rowgroup] {text-align: left !important; font-weight: normal; font-size: .85rem}
 .rs-attacks td {min-width: 0 !important}
 .rs-attacks details {margin: .2em 0 0 !important; padding: 0 !important; border: 0 !important}
 .rs-attacks summary {cursor: pointer}
@@ -527,7 +528,7 @@ def _colours() -> str:
     rules = []
     for i, (colour, _) in enumerate(VERDICTS.values()):
         ink = '#fff' if colour in ('#444444', '#666666') else '#000'
-        rules.append(f'.rs-attacks td.v{i} {{background: {colour} !important; color: {ink} !important}}\n')
+        rules.append(f'.rs-attacks td.v{i} {{background-color: {colour} !important; color: {ink} !important}}\n')
     return ''.join(rules)
 
 # %% ../../nbs/build/49c_attacks.ipynb #536e8315
