@@ -18,6 +18,7 @@ from typing import BinaryIO, Iterator, Union
 
 from .errors import EncodeError, Limits, SerdeError, over_limit
 
+# %% ../nbs/build/13_files.ipynb #pathlike
 PathLike = Union[str, os.PathLike]
 
 # %% ../nbs/build/13_files.ipynb #4736f6f6

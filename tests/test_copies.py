@@ -67,6 +67,19 @@ def test_a_cell(source, expected, folds):
     assert (cell.source, cell.metadata.get('jupyter', {})) == (expected, folds)
 
 
+def test_imports_before_the_first_lines_that_are_shown_are_folded():
+    platform = '#| export\nimport os\n\ntry:\n    import fcntl\nexcept ImportError:  # Windows\n    fcntl = None'
+    prepare = "prepare_zenml('store', source='../..');"
+    fold, shown, last = made(platform, 'import sys', prepare, '#| export\nimport zenml', 'import json')[1:]
+    assert fold.source.endswith('fcntl = None\nimport sys') and last.source == '# Imports\nimport zenml\nimport json'
+    assert shown.source == prepare and not shown.metadata
+    assert not made('try:\n    import a\nexcept ImportError:\n    print(1)')[1].metadata  # this says something
+
+
+def test_a_list_of_exports_is_dropped():
+    assert len(made('#| export\n# found here, too\n_all_ = ["a"]')) == 1
+
+
 def test_exports_are_dropped():
     assert len(made('#| hide\nimport nbdev\n\nnbdev.nbdev_export()', '#| default_exp a')) == 1
 

@@ -33,6 +33,7 @@ KERNEL = {
     },
 }  # what JupyterLab would write on opening, and then call the notebook changed
 EXPORTING = re.compile(r'^(import nbdev|(nbdev\.)?nbdev_export\(\))$', re.M)
+PREPARING = re.compile(r'(rs\.)?prepare_(icevision|zenml)\(.*\);?$')  # alone in a cell: more imports follow
 DIRECTIVE = re.compile(r'^#\|[ \t]*(\S+?):?(?:[ \t]+(.*))?$', re.M)
 LABELS = {
     'Imports',
@@ -55,7 +56,24 @@ def is_import(source):
     """Does a cell import, and nothing else? icevision has to be prepared between two imports; that belongs to them."""
     rest = re.sub(r'^(_ = )?prepare_icevision\(\);?$', 'import icevision', source, flags=re.M)
     body = ast.parse(rest).body
-    return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
+    return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) or is_guarded(node) for node in body)
+
+
+def is_guarded(node):
+    """Is this an import that some systems lack, with a value in its place?"""
+    if not isinstance(node, ast.Try):
+        return False
+    instead = [line for handler in node.handlers for line in handler.body]
+    imports = all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in node.body)
+    return imports and all(isinstance(line, ast.Assign) for line in instead) and not node.orelse + node.finalbody
+
+
+def is_export_list(source):
+    """Does a cell name what nbdev exports from elsewhere, and nothing else?"""
+    body = ast.parse(source).body
+    return bool(body) and all(
+        isinstance(node, ast.Assign) and [ast.unparse(name) for name in node.targets] == ['_all_'] for node in body
+    )
 
 
 def fold(cell, directives):
@@ -77,10 +95,13 @@ def fold(cell, directives):
 
 
 def reader_cell(cell, first):
-    """A cell of code as its reader should meet it, or None if it is not for readers. `first`: no code is shown before it."""
+    """A cell of code as its reader should meet it, or None if it is not for readers.
+
+    `first`: no code is shown before it, except what has to be prepared for the imports.
+    """
     directives = dict(DIRECTIVE.findall(cell.source))
     source = EXPORTING.sub('', DIRECTIVE.sub('', cell.source)).strip('\n')
-    if not source.strip():
+    if not source.strip() or is_export_list(source):
         return None
     label, folds = fold(cell, directives)
     if is_import(source) and (first or label or 'export' in directives):
@@ -102,7 +123,8 @@ def reader_copy(nb):
         if labels == ['# Imports', '# Imports'] or (first and labels == ['# Imports', '# Set-up'] and not new.outputs):
             cells[-1].source += '\n' + new.source.partition('\n')[2]
             continue
-        first = first and (new.cell_type != 'code' or new.metadata.get('jupyter', {}).get('source_hidden', False))
+        folded = new.cell_type != 'code' or new.metadata.get('jupyter', {}).get('source_hidden', False)
+        first = first and (folded or bool(PREPARING.match(new.source)))
         cells.append(new)
     return nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
 
