@@ -672,6 +672,10 @@ def endless_box():
 @pytest.mark.parametrize('what', ODD)
 @pytest.mark.filterwarnings('ignore')
 def test_odd_values(what):
+    if what == 'asks' and sys.version_info < (3, 11):
+        pytest.skip(
+            'Python 3.10 asks the object itself how it is pickled: what cannot be looked into differs from all others'
+        )
     wraps = (lambda x: x, lambda x: [x], lambda x: {'k': (x, 1)}, Holder)
     for wrap in wraps:
         assert compare(noted(wrap(ODD[what]())), noted(wrap(ODD[what]()))), compare(
