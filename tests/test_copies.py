@@ -80,6 +80,15 @@ def test_a_list_of_exports_is_dropped():
     assert len(made('#| export\n# found here, too\n_all_ = ["a"]')) == 1
 
 
+def test_a_folded_result_does_not_give_itself_away():
+    result = nbformat.v4.new_output('execute_result', {'text/plain': '42'})
+    cell = nbformat.v4.new_code_cell('6 * 7', outputs=[result], metadata={'jupyter': {'outputs_hidden': True}})
+    (copy,) = copies.reader_copy(nbformat.v4.new_notebook(cells=[cell])).cells
+    blank, kept = copy.outputs  # JupyterLab shows the first line of the first one, even of what is folded
+    assert blank.data == {'text/plain': ''} and kept == result and cell.outputs == [result]
+    assert made('6 * 7', jupyter={'outputs_hidden': True})[1].outputs == []  # nothing to fold
+
+
 def test_exports_are_dropped():
     assert len(made('#| hide\nimport nbdev\n\nnbdev.nbdev_export()', '#| default_exp a')) == 1
 

@@ -46,6 +46,7 @@ LABELS = {
 }  # first lines of folds
 ENDING = re.compile(r'^(\w+\.(cleanup|close|stop)\(\)|shutil\.rmtree\(.*\))$', re.M)  # what a lesson has used is let go
 FOLDED = {'source_hidden': True}
+BLANK = nbformat.v4.new_output('display_data', {'text/plain': ''})  # JupyterLab shows a folded result's first line
 ALL_FOLDED = {'source_hidden': True, 'outputs_hidden': True}
 
 
@@ -109,7 +110,11 @@ def reader_cell(cell, first):
     if label:
         source = f'# {label}\n{source}'  # JupyterLab shows the first line of what is folded
     metadata = {'jupyter': dict(folds)} if folds else {}
-    return nbformat.from_dict({**cell, 'source': source, 'metadata': metadata, 'execution_count': None})
+    outputs = list(cell.get('outputs', []))
+    if outputs and folds.get('outputs_hidden'):
+        outputs.insert(0, BLANK)
+    changed = {'source': source, 'metadata': metadata, 'outputs': outputs, 'execution_count': None}
+    return nbformat.from_dict({**cell, **changed})
 
 
 def reader_copy(nb):
