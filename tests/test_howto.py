@@ -71,6 +71,12 @@ def test_every_advisory_of_a_lesson_stands_in_the_table():
     assert len(named) > 10 and named <= set(known)
 
 
+@pytest.mark.parametrize('name', PAGES)
+def test_no_cell_of_a_table_is_empty(name):
+    rows = re.findall(r'^\|.*\|$', (NBS / name).read_text(encoding='utf-8'), re.M)
+    assert not [row for row in rows if re.search(r'\|\s*\|', row)]
+
+
 def test_the_defaults_in_the_table_are_those_of_the_libraries():
     import numpy as np
     import torch.export
