@@ -28,8 +28,15 @@ GUARD = ROOT / 'tests' / 'offline'  # forbids the network to a Python process th
 
 # of other people, and what `import icevision` imports first; matplotlib looks at its environment when it is imported,
 # so that icevision itself and everything of ours are imported by each notebook
-PRELOADED = ['torch', 'torch._dynamo.utils', 'torchvision.models', 'sklearn.decomposition', 'scipy.stats', 'pandas']
-PRELOADED += ['warm_zenml']
+PRELOADED = [
+    'torch',
+    'torch._dynamo.utils',
+    'torchvision.models',
+    'sklearn.decomposition',
+    'scipy.stats',
+    'pandas',
+    'warm_zenml',
+]
 
 
 class NetworkError(Exception):

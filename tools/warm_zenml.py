@@ -14,7 +14,7 @@ import os
 import sqlite3
 import sys
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from notebooks import ROOT
@@ -65,11 +65,11 @@ def begins_with_a_copy(initialize):
     def initialize_from_copy(store):
         database = Path(store.config.database)
         is_new = store.config.driver == 'sqlite' and not database.exists()
-        if is_new and READY.exists():
+        is_ready = READY.exists()
+        if is_new and is_ready:
             copied(READY, database)
-            is_new = False
         initialize(store)
-        if is_new:
+        if is_new and not is_ready:
             copied(database, READY)
 
     return initialize_from_copy
@@ -88,10 +88,8 @@ def copied(source, target):
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=target.parent)
     os.close(handle)
-    with sqlite3.connect(source) as whole, sqlite3.connect(part) as copy:
+    with closing(sqlite3.connect(source)) as whole, closing(sqlite3.connect(part)) as copy:
         whole.backup(copy)
-    whole.close()
-    copy.close()
     os.replace(part, target)
 
 
