@@ -420,11 +420,12 @@ def in_scope(cells, links):
 def convert(nb, name, links, pages):
     """A processed notebook for MyST-NB. `name` is its path in nbs/; `pages` maps these to page names."""
     cells, out, seen, done = read(nb), [], set(), set()
-    module = module_of(cells)
+    module, in_exercises = module_of(cells), False
     wanted, scope = {e.name: e for e in public(cells)}, in_scope(cells, links)
     for cell in cells:
         d = cell.directives_ if cell.cell_type == 'code' else {}
         if cell.cell_type == 'markdown':
+            in_exercises |= bool(re.search(r'^## Exercise', cell.source, re.M))
             text = links.linkify(relink(callouts(cell.source), name, pages), module, seen, scope)
             out.append(nbformat.v4.new_markdown_cell(text))
             continue
@@ -454,8 +455,8 @@ def convert(nb, name, links, pages):
             if 'exports' not in d:
                 new.metadata.tags.append('hide-input')
                 mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = source_summary(cell.source)
-        if said(d, 'code-fold') == 'true':
-            new.metadata.tags.append('hide-input')
+        if said(d, 'code-fold') == 'true':  # what a solution says gives it away as its code does
+            new.metadata.tags.append('hide-cell' if in_exercises and outputs else 'hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
         folds = cell.metadata.get('jupyter', {})  # what JupyterLab folds, too
         if folds.get('source_hidden'):

@@ -192,6 +192,44 @@ def test_what_a_browser_cannot_check_it_does_not_show():
     assert sum('shown, not run' in cell.source for cell in lesson.cells) == 1
 
 
+def in_the_browser(*sources, failing=(), **outputs):
+    """The cells of a lesson of such cells; `outputs` by the number of the cell, such as `_2=[…]`."""
+    cells = [nbformat.v4.new_code_cell(s, outputs=outputs.get(f'_{i}', [])) for i, s in enumerate(sources)]
+    return lite.lesson(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# T'), *cells]), failing).cells[
+        2:
+    ]
+
+
+RUN = [f'x{i} = {i}' for i in range(6)]
+
+
+def test_what_a_browser_does_not_have_is_named_also_by_what_builds_on_it():
+    import_cell, calls, builds, fails, on_that = in_the_browser(
+        'import numpy as np\nimport json',
+        'a = np.zeros(3)',
+        'print(a)',
+        'b = 1 / 0',
+        'print(b)',
+        *RUN,
+        failing=['b = 1 / 0'],
+    )[:5]
+    assert import_cell.source == '# Imports\nimport json'
+    assert calls.source.endswith('it needs `numpy`.*') and builds.source.endswith('it needs `numpy`.*')
+    assert fails.source.endswith('more than a browser has.*') and on_that.source.endswith('more than a browser has.*')
+
+
+def test_a_module_can_be_imported_from_its_package():
+    head = in_the_browser('from redaction_serde.lessons import hexdump', *RUN)[0]
+    assert head.cell_type == 'code'
+    assert in_the_browser('from redaction_serde.lessons import pages', *RUN)[0].cell_type == 'markdown'
+
+
+def test_what_a_cell_drew_is_shown_where_it_is_not_run():
+    drawn = nbformat.v4.new_output('display_data', {'image/png': 'aGk='}, metadata={'image/png': {'alt': 'two boxes'}})
+    cell = in_the_browser('import numpy', 'numpy.draw()', *RUN, _1=[drawn])[1]
+    assert '![two boxes](attachment:0.png)' in cell.source and cell.attachments['0.png'] == {'image/png': 'aGk='}
+
+
 class Talkative:
     """A reference to itself, which the collector finds; then Python code runs, wherever that happens."""
 

@@ -199,19 +199,31 @@ def test_weight(site, soups):
     assert max((site / f'{name}.html').stat().st_size for name in soups) < 1_500_000  # not counting on compression
 
 
-def test_pages_hold_no_paths_of_this_machine(soups):
-    for name, soup in soups.items():
-        if name.startswith('_modules'):
-            continue
-        for output in soup.select('.cell_output'):
-            assert not MACHINE_PATHS.search(output.get_text()), (name, output.get_text()[:300])
-
-
-def test_outputs_hold_no_addresses_in_memory(soups):
+def outputs(soups):
+    """What cells said, each with the name of its page."""
     for name, soup in soups.items():
         if not name.startswith('_modules'):
             for output in soup.select('.cell_output'):
-                assert not re.search(r'object at 0x[0-9a-f]{6}', output.get_text()), (name, output.get_text()[:300])
+                yield name, output
+
+
+def test_pages_hold_no_paths_of_this_machine(soups):
+    for name, output in outputs(soups):
+        assert not MACHINE_PATHS.search(output.get_text()), (name, output.get_text()[:300])
+
+
+def test_outputs_hold_no_addresses_in_memory(soups):
+    for name, output in outputs(soups):
+        assert not re.search(r'object at 0x[0-9a-f]{6}', output.get_text()), (name, output.get_text()[:300])
+
+
+def test_what_a_solution_says_is_folded_with_it(soups):
+    solutions = [
+        (name, output) for name, output in outputs(soups) if output.find_parent('section', id=re.compile('^exercises?'))
+    ]
+    assert len(solutions) > 20
+    shown = [(name, output.get_text()[:80]) for name, output in solutions if not output.find_parent('details')]
+    assert not shown, shown
 
 
 def test_no_directive_is_shown(soups):

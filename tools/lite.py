@@ -66,8 +66,11 @@ PARSING = threading.Lock()
 
 def missing(node):
     """Modules that an import statement wants and that a browser does not have."""
-    names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or '']
-    return [n for n in names if not has(n)]
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if not has(alias.name)]
+    module = node.module or ''
+    by_name = all(has(f'{module}.{alias.name}') for alias in node.names)  # modules themselves, from a package
+    return [] if has(module) or by_name else [module]
 
 
 def has(module):
@@ -95,29 +98,44 @@ def names(source):
 
 
 def thinned(source, tree):
-    """A cell of imports without those that a browser cannot have: source, and the names that are lost."""
-    lost = set()
+    """A cell of imports without those that a browser cannot have: source, and the lost names with their modules."""
+    lost = {}
     for node in tree.body:
         if not isinstance(node, (ast.Import, ast.ImportFrom)) or not missing(node):
             continue
         gone = set(missing(node))
         if isinstance(node, ast.Import):
-            lost |= {(a.asname or a.name).split('.')[0] for a in node.names if a.name in gone}
+            lost |= {(a.asname or a.name).split('.')[0]: a.name for a in node.names if a.name in gone}
             node.names = [a for a in node.names if a.name not in gone]
         else:
-            lost |= {a.asname or a.name for a in node.names}
+            lost |= {a.asname or a.name: node.module for a in node.names}
             node.names = []
     tree.body = [n for n in tree.body if getattr(n, 'names', True)]
     label = source.partition('\n')[0] + '\n' if source.startswith('#') else ''
     return (label * bool(tree.body) + ast.unparse(tree) if lost else source), lost
 
 
-def shown(cell, wants):
-    """A cell that cannot run in a browser, as text, with what it printed when the site was built."""
-    text = f'```python\n{cell.source}\n```\n\n*This cell is shown, not run: it wants {", ".join(f"`{w}`" for w in sorted(wants)[:4])}.*'
-    said = ''.join(o.get('text') or ''.join(o.get('data', {}).get('text/plain', '')) for o in cell.outputs)
-    picture = said.startswith('<IPython.core.display.')  # whose text says nothing
-    return text + (f'\n\n```text\n{said.rstrip()[:2000]}\n```' if said.strip() and not picture else '')
+def shown(cell, needs):
+    """A cell that cannot run in a browser, as text, with what it printed and drew when the site was built."""
+    import nbformat
+
+    what = ', '.join(f'`{module}`' for module in sorted(needs)[:4]) or 'more than a browser has'
+    text = f'```python\n{cell.source}\n```\n\n*This cell is shown, not run: it needs {what}.*'
+    said, pictures = '', {}
+    for output in cell.outputs:
+        data = output.get('data', {})
+        if 'image/png' in data:
+            name = f'{len(pictures)}.png'
+            pictures[name] = {'image/png': ''.join(data['image/png'])}
+            alt = output.metadata.get('image/png', {}).get('alt', '')
+            text += f'\n\n![{alt}](attachment:{name})'
+            continue
+        plain = output.get('text') or ''.join(data.get('text/plain', ''))
+        if not plain.startswith('<IPython.core.display.'):  # an object that draws itself, whose text says nothing
+            said += plain
+    if said.strip():
+        text += f'\n\n```text\n{said.rstrip()[:2000]}\n```'
+    return nbformat.v4.new_markdown_cell(text, attachments=pictures)
 
 
 def lesson(nb, failing=()):
@@ -128,7 +146,10 @@ def lesson(nb, failing=()):
     """
     import nbformat
 
-    lost, cells, total, ran, checks = set(NEVER), [], 0, 0, 0
+    lost = {
+        module: {module} for module in NEVER
+    }  # a name that a browser does not have, and the modules for want of which
+    cells, total, ran, checks = [], 0, 0, 0
     for cell in reader_copy(nb).cells:
         if cell.cell_type != 'code':
             cells.append(nbformat.v4.new_markdown_cell(cell.source))
@@ -138,18 +159,18 @@ def lesson(nb, failing=()):
         tree = ast.parse(source)
         thin, gone = thinned(source, tree)
         bound, used = names(thin)
-        wants = used & (lost | gone)
-        deep = [m for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for m in missing(n)]
+        deep = {m for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for m in missing(n)}
+        known = lost | {name: {module} for name, module in gone.items()}
+        wants = used & known.keys()
         if wants or deep or (gone and not thin.strip()) or thin in failing:
-            lost |= bound | gone
+            needs = deep.union(gone.values(), *(known[name] for name in wants))
+            lost |= dict.fromkeys(bound | gone.keys(), needs)
             if source.startswith('# Check\n'):
                 checks += 1  # says nothing to a reader of what was not run
-                continue
-            cells.append(
-                nbformat.v4.new_markdown_cell(shown(cell, wants or set(deep) or gone or {'more than a browser has'}))
-            )
+            else:
+                cells.append(shown(cell, needs))
             continue
-        lost = (lost - bound | gone) | NEVER
+        lost = {name: known[name] for name in known if name not in bound or name in NEVER or name in gone}
         ran += 1
         cells.append(nbformat.v4.new_code_cell(thin, metadata=cell.metadata))
     if ran < ENOUGH * total:
