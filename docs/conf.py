@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from configparser import ConfigParser
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -147,6 +148,12 @@ def head_and_buttons(app, pagename, templatename, context, doctree):
 
 def patched_methods(app, modname):
     """viewcode's table of definitions, with methods that fastcore's `@patch` adds under their full names. Nothing is imported."""
+    return definitions(modname)  # asked for once for each name on each page
+
+
+@cache
+def definitions(modname):
+    """The source of a module, and where each of its definitions begins and ends."""
     import ast
 
     path = here.parent.joinpath(*modname.split('.')).with_suffix('.py')

@@ -8,20 +8,15 @@ import time
 def cpu_seconds(function, hoped=0.0, tries=4):
     """CPU seconds of the quickest of some calls; the first that takes no more than was hoped for is the last.
 
-    A first import, another process on the same core and the collector, which would walk the heap of all tests
-    that ran before, cost time that is none of the function's. They are there now and then; a quadratic loop is
-    there each time.
+    A first import, another process on the same core and a collection of what other tests have left cost time that is
+    none of the function's. They are there now and then; a quadratic loop is there each time.
     """
     best = math.inf
     gc.collect()
-    gc.freeze()
-    try:
-        for _ in range(tries):
-            start = time.process_time()
-            function()
-            best = min(best, time.process_time() - start)
-            if best <= hoped:
-                break
-    finally:
-        gc.unfreeze()
+    for _ in range(tries):
+        start = time.process_time()
+        function()
+        best = min(best, time.process_time() - start)
+        if best <= hoped:
+            break
     return best

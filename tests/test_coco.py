@@ -1520,7 +1520,7 @@ def many(tmp_path_factory):
 def test_faster_than_icevision(many):
     path, images = many / 'annotations.json', many / 'images'
     ours, own, checked = [], [], []
-    for _ in range(5):
+    for _ in range(3):
         ours.append(cpu_seconds(lambda: quiet(path, only='boxes'), tries=1))
         checked.append(cpu_seconds(lambda: quiet(path, images=images), tries=1))
         own.append(cpu_seconds(lambda: theirs(COCOBBoxParser, path, images), tries=1))

@@ -685,14 +685,14 @@ def test_large_collections_are_shown_soon_and_small(n, boxes, uri):
 
 
 def test_costs_little_more_than_the_bytes(uri):
-    """Saving and loading 5,000 records of 10 boxes, beside `dumps` and `loads` alone."""
+    """Saving and loading 2,000 records of 10 boxes, beside `dumps` and `loads` alone."""
     sys.path.insert(0, str(ROOT_OF_PROJECT / 'bench'))
     try:
         from data import made
     finally:
         sys.path.pop(0)
     before = RecordCollection(None)
-    before._records._list = list(made(5_000, 10))
+    before._records._list = list(made(2_000, 10))
     before._records.data = {r.record_id: r for r in before._records._list}
     m, best = RecordCollectionMaterializer(uri), {}
 
@@ -708,4 +708,4 @@ def test_costs_little_more_than_the_bytes(uri):
         timed('loads', lambda: loads(data))
         after = timed('load', lambda: reader(m, before).load(None))
     assert best['save'] < 1.3 * best['dumps'] and best['load'] < 1.3 * best['loads'], best
-    assert len(after) == 5_000
+    assert len(after) == 2_000

@@ -35,6 +35,7 @@ PRELOADED = [
     'sklearn.decomposition',
     'scipy.stats',
     'pandas',
+    'ipykernel.kernelapp',
     'warm_zenml',
 ]
 
