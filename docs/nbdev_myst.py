@@ -457,7 +457,9 @@ def convert(nb, name, links, pages):
                 mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = source_summary(cell.source)
         if said(d, 'code-fold') == 'true':  # what a solution says gives it away as its code does
             new.metadata.tags.append('hide-cell' if in_exercises and outputs else 'hide-input')
-            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or 'Show the code'
+            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or (
+                'Solution' if in_exercises else 'Show the code'
+            )
         folds = cell.metadata.get('jupyter', {})  # what JupyterLab folds, too
         if folds.get('source_hidden'):
             new.metadata.tags.append('hide-input')

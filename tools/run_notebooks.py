@@ -35,7 +35,7 @@ PRELOADED = [
     'sklearn.decomposition',
     'scipy.stats',
     'pandas',
-    'ipykernel.kernelapp',
+    'ipykernel.ipkernel',
     'warm_zenml',
 ]
 

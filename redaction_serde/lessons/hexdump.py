@@ -68,7 +68,10 @@ def _value(data, span):
     if span.value is ...:
         return data[span.start : min(span.stop, span.start + 12)].hex(' ') + f' … ({size} bytes)' * (size > 12)
     text = repr(span.value)
-    return text if len(text) <= 48 else f'{text[:40]}… ({len(text)} characters)'
+    if len(text) <= 48:
+        return text
+    whole = f'{len(span.value)} characters' if isinstance(span.value, str) else f'{size} bytes'
+    return f'{text[:40]}… ({whole})'
 
 # %% ../../nbs/build/42_hexdump.ipynb #41dd4507
 def _rows(dump, draw, width):
