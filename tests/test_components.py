@@ -83,7 +83,8 @@ def content(data):
     file = pq.ParquetFile(pyarrow.BufferReader(data))
     head = json.loads(file.metadata.metadata[b'redaction-serde'])
     assert head.pop('crc32') != '0' * 8
-    return file.read(), head
+    groups = file.num_row_groups  # of an empty file pyarrow 18 can read the schema, and not the rows
+    return file.read() if groups else file.schema_arrow.empty_table(), head
 
 
 def test_golden_files_are_all_there():
