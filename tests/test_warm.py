@@ -50,3 +50,16 @@ def test_each_process_chooses_its_store_and_finds_it_new(steps, tmp_path):
         assert run(steps, str(store)) == ['1 completed True']
         logs = '\n'.join(path.read_text() for path in store.rglob('*.log'))
         assert 'heard' in logs, 'ZenML hears what a step says'
+
+
+QUIET = """
+import logging, sys, warnings
+logging.getLogger('another').info('said by another package')
+warnings.warn('warned')
+print(logging.root.handlers, logging.root.level == logging.WARNING, warnings.showwarning.__module__)
+"""
+
+
+def test_who_does_not_import_zenml_has_none_of_its_logging(tmp_path):
+    done = subprocess.run([*warm_python('warm_zenml'), '-c', QUIET], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == '[] True warnings\n' and 'said' not in done.stderr, done

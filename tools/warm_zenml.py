@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.metadata
 import importlib.util
 import io
+import logging
 import os
 import sqlite3
 import sys
@@ -95,7 +96,7 @@ def copied(source, target):
 
 def import_all():
     """Import ZenML and leave nothing of that behind in this process, but for its modules."""
-    before, had = dict(os.environ), set(sys.modules)
+    before, had, level = dict(os.environ), set(sys.modules), logging.root.level
     nowhere = io.StringIO()  # not the streams of the server, which ZenML would change
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(nowhere), redirect_stderr(nowhere):
         from redaction_serde.compat import prepare_zenml
@@ -105,6 +106,9 @@ def import_all():
             importlib.import_module(name)
     os.environ.clear()
     os.environ.update(before)
+    logging.root.handlers.clear()  # of ZenML, which print what any package logs
+    logging.root.setLevel(level)
+    logging.captureWarnings(False)
     for name in sys.modules.keys() - had:
         if name.startswith('redaction_serde'):  # whoever wants ours imports it from where it stands
             del sys.modules[name]
