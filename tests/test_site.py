@@ -265,6 +265,11 @@ def test_every_public_name_has_an_entry(soups):
         assert (public & set(exported)) <= listed, module
 
 
+def test_every_name_of_the_index_is_followed_by_a_word_or_a_value(soups):
+    bare = [row.td.get_text() for row in soups['api'].select('article tbody tr') if not row('td')[1].get_text().strip()]
+    assert not bare, bare
+
+
 def test_entries_are_whole(soups):
     """Each says something, or is a constant with its value; an argument of a signature is not torn at a comma in it."""
     for name, soup in soups.items():

@@ -244,7 +244,10 @@ def api_page(modules, about, links):
             continue
         lines += ['| name | |', '|---|---|']
         for _, e in rows:
-            first = links.linkify(e.doc.split('\n\n')[0].replace('\n', ' '), module).replace('|', '\\|')
+            first = links.linkify(e.doc.split('\n\n')[0].replace('\n', ' '), module)
+            if not first and e.kind == 'data':
+                first = f'`{e.signature.removeprefix(" = ")}`' if e.signature else ''  # of a short one
+            first = first.replace('|', '\\|')
             lines.append(f'| {{py:obj}}`{e.name} <redaction_serde.{module}.{e.name}>` | {first} |')
         lines.append('')
     return '\n'.join(lines)
