@@ -119,7 +119,8 @@ def shown(cell, needs):
     """A cell that cannot run in a browser, as text, with what it printed and drew when the site was built."""
     import nbformat
 
-    what = ', '.join(f'`{module}`' for module in sorted(needs)[:4]) or 'more than a browser has'
+    packages = {name if name.startswith('redaction_serde') else name.partition('.')[0] for name in needs}
+    what = ', '.join(f'`{name}`' for name in sorted(packages)[:4]) or 'more than a browser has'
     text = f'```python\n{cell.source}\n```\n\n*This cell is shown, not run: it needs {what}.*'
     said, pictures = '', {}
     for output in cell.outputs:
