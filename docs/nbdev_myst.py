@@ -248,11 +248,16 @@ def quoted(text):
     return "'" + text.replace("'", "''") + "'" if text[0] in '\'"' else text
 
 
+def value_of(entry):
+    """The value of a constant, if it is short enough to be shown, or nothing."""
+    return entry.signature.removeprefix(' = ') if entry.kind == 'data' else ''
+
+
 def entry_text(entry, module, links, depth=0):
     """An API entry as a MyST directive."""
     colons = ':' * (4 - depth)
     kind = 'property' if entry.property else entry.kind
-    signature, value = (entry.signature, '') if entry.kind != 'data' else ('', entry.signature[3:])
+    signature, value = '' if entry.kind == 'data' else entry.signature, value_of(entry)
     name = entry.name.split('.')[-1] if depth else entry.name
     say = lambda text: links.linkify(text, module)
     fields = [f':param {n}: {say(t)}' for n, t in entry.params.items()] + (

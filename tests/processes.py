@@ -20,11 +20,11 @@ def run(*arguments, timeout=300, **options):
     """Its status, its output and what it complained about, when it has ended."""
     with start(*arguments, **options) as process:
         try:
-            out, complaints = process.communicate(timeout=timeout)
+            out, errors = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, complaints)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
 def complaints(done):

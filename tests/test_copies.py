@@ -195,9 +195,9 @@ def test_what_a_browser_cannot_check_it_does_not_show():
 def in_the_browser(*sources, failing=(), **outputs):
     """The cells of a lesson of such cells; `outputs` by the number of the cell, such as `_2=[…]`."""
     cells = [nbformat.v4.new_code_cell(s, outputs=outputs.get(f'_{i}', [])) for i, s in enumerate(sources)]
-    return lite.lesson(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# T'), *cells]), failing).cells[
-        2:
-    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# T'), *cells])
+    _title, _note, *made = lite.lesson(notebook, failing).cells
+    return made
 
 
 RUN = [f'x{i} = {i}' for i in range(6)]

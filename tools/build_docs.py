@@ -200,6 +200,8 @@ def plain(text):
 
 def api_page(modules, about, links):
     """All public names by module, each with the first line of its docstring."""
+    from nbdev_myst import value_of
+
     order = [
         m
         for m in (
@@ -245,8 +247,8 @@ def api_page(modules, about, links):
         lines += ['| name | |', '|---|---|']
         for _, e in rows:
             first = links.linkify(e.doc.split('\n\n')[0].replace('\n', ' '), module)
-            if not first and e.kind == 'data':
-                first = f'`{e.signature.removeprefix(" = ")}`' if e.signature else ''  # of a short one
+            if not first and (value := value_of(e)):
+                first = f'`{value}`'
             first = first.replace('|', '\\|')
             lines.append(f'| {{py:obj}}`{e.name} <redaction_serde.{module}.{e.name}>` | {first} |')
         lines.append('')

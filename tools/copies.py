@@ -46,6 +46,7 @@ LABELS = {
 }  # first lines of folds
 ENDING = re.compile(r'^(\w+\.(cleanup|close|stop)\(\)|shutil\.rmtree\(.*\))$', re.M)  # what a lesson has used is let go
 FOLDED = {'source_hidden': True}
+IMPORT = (ast.Import, ast.ImportFrom)
 BLANK = nbformat.v4.new_output('display_data', {'text/plain': ''})  # JupyterLab shows a folded result's first line
 ALL_FOLDED = {'source_hidden': True, 'outputs_hidden': True}
 
@@ -57,7 +58,7 @@ def is_import(source):
     """Does a cell import, and nothing else? icevision has to be prepared between two imports; that belongs to them."""
     rest = re.sub(r'^(_ = )?prepare_icevision\(\);?$', 'import icevision', source, flags=re.M)
     body = ast.parse(rest).body
-    return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) or is_guarded(node) for node in body)
+    return bool(body) and all(isinstance(node, IMPORT) or is_guarded(node) for node in body)
 
 
 def is_guarded(node):
@@ -65,7 +66,7 @@ def is_guarded(node):
     if not isinstance(node, ast.Try):
         return False
     instead = [line for handler in node.handlers for line in handler.body]
-    imports = all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in node.body)
+    imports = all(isinstance(line, IMPORT) for line in node.body)
     return imports and all(isinstance(line, ast.Assign) for line in instead) and not node.orelse + node.finalbody
 
 
@@ -85,8 +86,11 @@ def fold(cell, directives):
     if 'as_in_the_text:' in cell.source:
         return 'Check', FOLDED  # what it prints is meant for the reader
     if 'hide' in directives:
-        tests = re.search(r'^ *(assert|test_)', cell.source, re.M)
-        label = 'Check' if tests else 'Clean-up' if ENDING.search(cell.source) else 'Set-up'
+        label = 'Set-up'
+        if re.search(r'^ *(assert|test_)', cell.source, re.M):
+            label = 'Check'
+        elif ENDING.search(cell.source):
+            label = 'Clean-up'
         return label, ALL_FOLDED if cell.get('outputs') else FOLDED
     if now.get('source_hidden'):
         return 'How this is drawn' if 'Diagram(' in cell.source else 'Set-up', now

@@ -18,7 +18,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from copies import reader_copy
+from copies import IMPORT, reader_copy
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']  # what the kernel asks for
@@ -101,7 +101,7 @@ def thinned(source, tree):
     """A cell of imports without those that a browser cannot have: source, and the lost names with their modules."""
     lost = {}
     for node in tree.body:
-        if not isinstance(node, (ast.Import, ast.ImportFrom)) or not missing(node):
+        if not isinstance(node, IMPORT) or not missing(node):
             continue
         gone = set(missing(node))
         if isinstance(node, ast.Import):
@@ -147,9 +147,8 @@ def lesson(nb, failing=()):
     """
     import nbformat
 
-    lost = {
-        module: {module} for module in NEVER
-    }  # a name that a browser does not have, and the modules for want of which
+    # names that a browser does not have, each with the modules for want of which
+    lost = {module: {module} for module in NEVER}
     cells, total, ran, checks = [], 0, 0, 0
     for cell in reader_copy(nb).cells:
         if cell.cell_type != 'code':
@@ -160,7 +159,7 @@ def lesson(nb, failing=()):
         tree = ast.parse(source)
         thin, gone = thinned(source, tree)
         bound, used = names(thin)
-        deep = {m for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for m in missing(n)}
+        deep = {m for n in ast.walk(tree) if isinstance(n, IMPORT) for m in missing(n)}
         known = lost | {name: {module} for name, module in gone.items()}
         wants = used & known.keys()
         if wants or deep or (gone and not thin.strip()) or thin in failing:
