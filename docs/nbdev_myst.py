@@ -72,9 +72,13 @@ def comments_of(source):
     ]
     if not args or args[0].lineno == node.lineno == args[-1].lineno:
         return {}
-    found = {a.arg: says[a.lineno] for a in args if a.lineno in says}
-    head = range(args[-1].lineno + 1, node.body[0].lineno)
-    end = next((says[line] for line in head if line in says), None)
+    starts = [a.lineno for a in args] + [node.returns.lineno if node.returns else node.body[0].lineno]
+    found = {}
+    for a, start, next_one in zip(args, starts, starts[1:]):  # an annotation may take several lines
+        for line in range(start, next_one):
+            if line in says:
+                found[a.arg] = says[line]
+    end = next((says[line] for line in range(starts[-1], node.body[0].lineno) if line in says), None)
     return found | ({'return': end} if end else {})
 
 
@@ -192,8 +196,10 @@ class Links:
         self.modules = set(modules)
 
     def target(self, text, here, scope=None):
-        """The full name of one of ours, or None. A plain word such as `load` has to be in scope: it may well be somebody else's."""
-        if scope is not None and re.fullmatch('[a-z]+', text) and text not in scope:
+        """The full name of one of ours, or None. A single word such as `load` has to be in scope: it may well be somebody else's."""
+        if scope is not None and (
+            text in scope.foreign or re.fullmatch('[a-z]+|[A-Z]+|[A-Z][a-z]+', text) and text not in scope
+        ):
             return None
         text = re.sub(rf'^({LIB}|rs)\.', '', text)
         for module in self.modules:  # `kinds.boxes.Boxes` is `Boxes` of the module `kinds.boxes`
@@ -253,13 +259,14 @@ def value_of(entry):
     return entry.signature.removeprefix(' = ') if entry.kind == 'data' else ''
 
 
-def entry_text(entry, module, links, depth=0):
-    """An API entry as a MyST directive."""
+def entry_text(entry, module, links, scope, own=(), depth=0):
+    """An API entry as a MyST directive. Its parameters, and its fellows in a class (`own`), are no links to others of their name."""
     colons = ':' * (4 - depth)
     kind = 'property' if entry.property else entry.kind
     signature, value = '' if entry.kind == 'data' else entry.signature, value_of(entry)
     name = entry.name.split('.')[-1] if depth else entry.name
-    say = lambda text: links.linkify(text, module)
+    own = {*own, *entry.params, *(member.name.split('.')[-1] for member in entry.members)}
+    say = lambda text: links.linkify(text, module, frozenset(own), scope)
     fields = [f':param {n}: {say(t)}' for n, t in entry.params.items()] + (
         [f':returns: {say(entry.returns)}'] if entry.returns else []
     )
@@ -274,7 +281,7 @@ def entry_text(entry, module, links, depth=0):
         '',
     ]
     for member in entry.members:
-        lines += [entry_text(member, module, links, depth + 1), '']
+        lines += [entry_text(member, module, links, scope, own, depth + 1), '']
     return '\n'.join([*lines, colons])
 
 
@@ -282,10 +289,12 @@ def source_summary(source):
     """What the fold over an exported cell says."""
     body = ast.parse(source).body
     defined = [n.name for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))]
-    assigned = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    targets = [t for n in body if isinstance(n, ast.Assign) for t in n.targets]
+    targets += [n.target for n in body if isinstance(n, ast.AnnAssign)]
+    assigned = [t.id for t in targets if isinstance(t, ast.Name)]
     names = [name for name in defined or assigned if name != '_']  # which is none to speak of
     if not names:
-        return 'Source' if defined else 'Imports'
+        return 'Imports' if any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body) else 'Source'
     return f'Source of {", ".join(names[:4])}{" and others" if len(names) > 4 else ""}'
 
 
@@ -294,6 +303,17 @@ def fold_summary(source):
     if source.startswith('with as_in_the_text:'):
         return 'Check'
     return 'How this is drawn' if 'Diagram(' in source else source_summary(source)
+
+
+def solution_summary(source, told):
+    """What the fold over a cell of a solution says: its number if it has one, and which part of a solution it is that was told."""
+    if number := re.match(r'# (Solution \d+)', source):
+        return number[1]
+    calls = [n.value.func for n in ast.parse(source).body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call)]
+    checks = sum(isinstance(call, ast.Name) and call.id.startswith('test_') for call in calls)
+    if checks == len(ast.parse(source).body):
+        return 'Its check'
+    return 'Its code' if told else 'Solution'
 
 
 def callouts(text):
@@ -366,6 +386,9 @@ def wrapping(outputs):
     lines = [line for text in texts for line in text.splitlines()]
     if len(lines) == 1:
         return ['wrapped']
+    words = [word for line in lines for word in line.split()]
+    if any(len(word) > WIDEST for word in words) and sum(map(len, words)) / len(words) > 20:
+        return []  # lines of JSON without blanks and the like: broken anywhere, they read wrong
     if not any(len(line) > WIDEST for line in lines):
         return []
     columns = any(len(line) > 40 and re.search(r'\S {3,}\S', line) for line in lines)
@@ -406,9 +429,22 @@ def public(cells):
     return list(found.values())
 
 
+class Scope(set):
+    """What a notebook defines or imports of ours, by its plain name; `foreign` are names that it gives to things of its own."""
+
+    foreign = frozenset()
+
+
 def in_scope(cells, links):
-    """What a notebook defines or imports of ours, by its plain name."""
-    found = {e.name for e in public(cells)}
+    """The scope of a notebook."""
+    found = Scope(e.name for e in public(cells))
+    found.foreign = {
+        node.name
+        for c in cells
+        if c.cell_type == 'code' and not {'export', 'exports', 'exporti'} & set(c.directives_)
+        for node in ast.parse(re.sub(r'^[%!].*$', '', c.source, flags=re.M)).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
     for c in cells:
         if c.cell_type != 'code' or 'redaction_serde' not in c.source and 'from .' not in c.source:
             continue
@@ -425,12 +461,13 @@ def in_scope(cells, links):
 def convert(nb, name, links, pages):
     """A processed notebook for MyST-NB. `name` is its path in nbs/; `pages` maps these to page names."""
     cells, out, seen, done = read(nb), [], set(), set()
-    module, in_exercises = module_of(cells), False
+    module, in_exercises, told = module_of(cells), False, False
     wanted, scope = {e.name: e for e in public(cells)}, in_scope(cells, links)
     for cell in cells:
         d = cell.directives_ if cell.cell_type == 'code' else {}
         if cell.cell_type == 'markdown':
             in_exercises |= bool(re.search(r'^## Exercise', cell.source, re.M))
+            told = bool(re.search(r'<summary>(Answer|A solution|Solution)', cell.source))
             text = links.linkify(relink(callouts(cell.source), name, pages), module, seen, scope)
             out.append(nbformat.v4.new_markdown_cell(text))
             continue
@@ -456,14 +493,14 @@ def convert(nb, name, links, pages):
             for e in entries_of(cell.source) if 'exporti' not in d else ():
                 if e.name in wanted and e.name not in done:
                     done.add(e.name)
-                    out.append(nbformat.v4.new_markdown_cell(entry_text(wanted[e.name], module, links)))
+                    out.append(nbformat.v4.new_markdown_cell(entry_text(wanted[e.name], module, links, scope)))
             if 'exports' not in d:
                 new.metadata.tags.append('hide-input')
                 mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = source_summary(cell.source)
         if said(d, 'code-fold') == 'true':  # what a solution says gives it away as its code does
             new.metadata.tags.append('hide-cell' if in_exercises and outputs else 'hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or (
-                'Solution' if in_exercises else 'Show the code'
+                solution_summary(source, told) if in_exercises else 'Show the code'
             )
         folds = cell.metadata.get('jupyter', {})  # what JupyterLab folds, too
         if folds.get('source_hidden'):

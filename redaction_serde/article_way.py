@@ -30,7 +30,7 @@ from icevision.utils import ImgSize
 # %% ../nbs/build/27_article_way.ipynb #a7c1000b
 def article_dumps(
     collection: RecordCollection,  # of detection records with areas and crowd flags
-) -> str:  # raises what icevision and srsly raise
+) -> str:  # or what icevision and srsly raise
     "JSON as the article wrote it: `as_dict()` and srsly."
     import srsly
 
@@ -83,7 +83,7 @@ class _ArticleParser(Parser):
 # %% ../nbs/build/27_article_way.ipynb #a7c10011
 def article_loads(
     text: str,  # as `article_dumps` wrote it
-) -> RecordCollection:  # raises what srsly and icevision raise
+) -> RecordCollection:  # or what srsly and icevision raise
     "Records from the article's JSON, by a parser with autofix, whose log lines are not shown."
     import srsly
     from loguru import logger

@@ -249,26 +249,27 @@ def _check_attrs(attrs: dict, own: frozenset, hidden: frozenset, owner: str, loo
 def check_header(
     header: Header,
     problems: Problems,  # notes problems
-) -> None:
+    reading: Reading = LOOKING,  # how values are made
+) -> list:  # what each class map holds, see `class_map_state`; None for one that is wrong
     "Note what is wrong with the header itself, records aside. Raises `UnknownComponentError` for components that nobody registered."
     look = Look(header, problems)
-    for i, data in enumerate(header.class_maps):
-        _accepts_at(look, ('class_maps', i), class_map_state, data)
-    for i, spec in enumerate(header.keypoints):
-        _accepts_at(look, ('keypoints', i), metadata_attributes, spec)
+    look.reading = reading
+    states = [_accepts_at(look, 'class_maps', i, class_map_state) for i in range(len(header.class_maps))]
+    for i in range(len(header.keypoints)):
+        _accepts_at(look, 'keypoints', i, metadata_attributes)
     for k, layout in enumerate(header.layouts):
         check_layout(layout, k)
+    return states
 
 # %% ../nbs/build/21_checks.ipynb #3eab9737
-def _accepts_at(look: Look, steps: tuple, function: Callable, data: Any) -> None:
-    "Note what a function raises, with places below this one."
-    path = show_place(look._below(steps))
+def _accepts_at(look: Look, shared: str, i: int, function: Callable) -> Any:
+    "What a function makes of a part of the header; a problem is noted if it raises, with places below this one."
     try:
-        function(data, LOOKING)
+        return function(getattr(look.header, shared)[i], look.reading)
     except SerdeError as e:
-        look.problems.take(e.problems, path)
+        look.problems.take(e.problems, f'$.{shared}[{i}]')
     except BAD_DATA as e:
-        look.problems.note(path, f'{type(e).__name__}: {e}')
+        look.problems.note(f'$.{shared}[{i}]', f'{type(e).__name__}: {e}')
 
 # %% ../nbs/build/21_checks.ipynb #4013b170
 def check_layout(
@@ -292,6 +293,8 @@ def check_positions(
     problems: Problems,  # notes problems
 ) -> None:
     "Note positions that are not those of a record."
+    if header.index is UNSET and header.pairs is UNSET:
+        return
     index = Index() if header.index is UNSET else header.index
     order = () if index.order is UNSET else index.order
     keys = () if index.keys is UNSET else index.keys

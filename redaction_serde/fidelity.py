@@ -671,9 +671,12 @@ def _report_html(report: Report) -> str:
     rows = []
     for d in report.differences[: report.shown]:
         px = '' if d.px is None else f'{d.px:.3g}'
-        cells = (f'<td style="text-align:left">{escape(text)}</td>' for text in (d.kind, d.path, d.before, d.after, px))
+        cells = [f'<td style="text-align:left">{escape(text)}</td>' for text in (d.kind, d.path, d.before, d.after)]
+        cells.append(f'<td style="text-align:left;white-space:nowrap">{px}</td>')
         rows.append(f'<tr>{"".join(cells)}</tr>')
-    titles = ''.join(f'<th>{title}</th>' for title in ('kind', 'place', 'before', 'after', 'px'))
+    titles = ''.join(
+        f'<th style="text-align:left">{title}</th>' for title in ('kind', 'place', 'before', 'after', 'px')
+    )
     table = f'<table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     left = len(report.differences) - report.shown
     return f'{head}{table}' + (f'<p>… and {left} more</p>' if left > 0 else '')

@@ -320,7 +320,7 @@ class Global(NamedTuple):
     module: Optional[str]  # None if it is known only while loading
     name: Optional[str]  # of a class or function in the module, perhaps dotted; None if it is known only while loading
     offset: int  # byte of the instruction
-    opcode: str  # its name in `pickletools`; '' for bytes that cannot be read
+    opcode: str  # its name in `pickletools`; empty for bytes that cannot be read
     why: str = ''  # why it could not be resolved
 
     @property

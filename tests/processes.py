@@ -1,12 +1,37 @@
 """Other processes of the tests: they share nothing with the one that asks, but begin with icevision imported, and ZenML at hand."""
 
 import re
+import shlex
 import subprocess
 import sys
 
 from warm import warm_python
 
 MODULES = ('redaction_serde.fidelity', 'warm_zenml')
+
+# for `-c`: goes on as the script whose path and arguments follow
+SCRIPT = """
+import os, runpy, sys
+del sys.argv[0]
+sys.path[0] = os.path.dirname(sys.argv[0])
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+# the command line, whose own second process is begun by the program that is named first
+CLI = """
+import sys
+sys.executable = sys.argv.pop(1)
+from redaction_serde.cli import main
+sys.exit(main())
+"""
+
+
+def python(folder):
+    """A program in a folder that begins as `start` does, for those who start `sys.executable`."""
+    path = folder / 'python'
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python(*MODULES))} "$@"\n')
+    path.chmod(0o700)
+    return path
 
 
 def start(*arguments, **options):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from run_notebooks import ROOT
 
@@ -37,17 +38,9 @@ PEERS = {  # package -> the way that needs it
 
 
 def run(script: str, *args, folder: Path) -> subprocess.CompletedProcess:
-    """Run one of the scripts as a user would."""
+    """Run one of the scripts as a user would, but with icevision imported."""
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'HF_HOME': str(folder / 'hf')}
-    command = [sys.executable, '-W', 'ignore', str(ROOT / 'bench' / script), *map(str, args)]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    return processes.run('-c', processes.SCRIPT, ROOT / 'bench' / script, *args, cwd=folder, env=env, timeout=600)
 
 
 @pytest.fixture(scope='module')

@@ -25,17 +25,11 @@ def run(*args):
 
 
 def test_demo_on_real_data(real_data, tmp_path):
-    done = run(
-        'demo',
-        '--annotations',
-        real_data / 'coco' / 'annotations.json',
-        '--images',
-        real_data / 'coco' / 'images',
-        '--out',
-        tmp_path,
-    )
+    coco, out = real_data / 'coco', tmp_path / 'out'
+    asked = ['--annotations', coco / 'annotations.json', '--images', coco / 'images', '--out', out]
+    done = processes.run('-c', processes.CLI, processes.python(tmp_path), 'demo', *asked)
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / 'report.json').read_text())
+    report = json.loads((out / 'report.json').read_text())
     assert (report['ours']['boxes'], report['ours']['boxes_identical']) == (36, 36)
     assert report['article']['boxes_identical'] < 36
     file = report['file']
@@ -96,6 +90,7 @@ def test_demo_notices_one_float_step(pages_file, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(cli, 'run_pipeline', lambda a, i, store: pipeline_in_new_process(a, i, tmp_path / 'store'))
     monkeypatch.setattr(cli, 'second_process', meddle)
+    monkeypatch.setattr(sys, 'executable', str(processes.python(tmp_path)))
     monkeypatch.setattr('redaction_serde.compat.prepare_zenml', lambda store: store)
     assert (
         cli.main(

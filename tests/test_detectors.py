@@ -602,12 +602,13 @@ def test_a_split_moves_no_page(pages_file):
     assert sum(map(len, whole)) == len(pages)
 
 
-def demo(*args):
-    return processes.run('-m', 'redaction_serde.cli', 'demo', '--train', *args)
+def demo(folder, *args):
+    python = processes.python(folder)
+    return processes.run('-c', processes.CLI, python, 'demo', '--train', *args, '--out', folder / 'out')
 
 
 def test_demo_that_trains(tmp_path):
-    done = demo('--pages', 6, '--steps', 2, '--out', tmp_path / 'out')
+    done = demo(tmp_path, '--pages', 6, '--steps', 2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
         done.stderr == ''
@@ -623,7 +624,7 @@ def test_demo_that_trains(tmp_path):
         'pages',
         'zenml',
     }
-    again = demo('--pages', 6, '--steps', 2, '--out', tmp_path / 'out')
+    again = demo(tmp_path, '--pages', 6, '--steps', 2)
     assert again.returncode == 0 and '5 pipeline steps were cached' in again.stdout
 
 
@@ -632,7 +633,7 @@ def test_demo_that_trains(tmp_path):
     [(['--steps', 0], '--steps must be at least 1'), (['--pages', 1], 'the split leaves 16 pages to learn from and 0')],
 )
 def test_demo_that_cannot_train(args, words, tmp_path):
-    done = demo(*args, '--out', tmp_path / 'out')
+    done = demo(tmp_path, *args)
     assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr, done.stderr
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import processes
 import pytest
 from PIL import Image
 from test_round_trip import alike, boxes_component
@@ -84,9 +85,7 @@ def test_classes_of_keypoints_can_be_pickled(tmp_path):
     assert compare(again, pickle.loads(pickle.dumps(again)))
     (tmp_path / 'c.pickle').write_bytes(pickle.dumps(again[0].detection.keypoints[0].metadata))
     code = 'import pickle, sys; c = pickle.load(open(sys.argv[1], "rb")); print(c.__name__, c.labels)'
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code, str(tmp_path / 'c.pickle')], capture_output=True, text=True
-    )
+    done = processes.run('-c', code, tmp_path / 'c.pickle')
     assert done.stdout.strip() == "StickMetadata ('head', 'foot')", done.stderr
 
 

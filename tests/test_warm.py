@@ -1,5 +1,6 @@
 """Processes that begin with slow modules imported are like those that import them."""
 
+import os
 import subprocess
 
 import pytest
@@ -63,3 +64,23 @@ print(logging.root.handlers, logging.root.level == logging.WARNING, warnings.sho
 def test_who_does_not_import_zenml_has_none_of_its_logging(tmp_path):
     done = subprocess.run([*warm_python('warm_zenml'), '-c', QUIET], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == '[] True warnings\n' and 'said' not in done.stderr, done
+
+
+DRAWN = """
+import sys
+assert 'matplotlib' not in sys.modules
+from matplotlib import pyplot
+figure = pyplot.figure()
+print(pyplot.get_backend(), type(figure.canvas).__module__)
+"""
+
+
+@pytest.mark.parametrize('named, used', [('svg', 'svg'), ('agg', 'agg'), (None, 'agg')])
+def test_matplotlib_takes_the_backend_of_the_process_that_imports_it(named, used):
+    env = {
+        name: value for name, value in os.environ.items() if name not in ('MPLBACKEND', 'DISPLAY', 'WAYLAND_DISPLAY')
+    }
+    if named:
+        env['MPLBACKEND'] = named
+    done = subprocess.run([*warm_python('warm_matplotlib'), '-c', DRAWN], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == [used, f'matplotlib.backends.backend_{used}'], done

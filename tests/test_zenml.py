@@ -462,13 +462,7 @@ for p in (pipelines.collection_pipeline, toys.item_pipeline, toys.batch_pipeline
 
 
 def test_pipelines_need_no_network(pages_at, tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', PIPELINES, tmp_path / 'store', *pages_at],
-        env=offline(tmp_path / 'log'),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    done = processes.run('-c', PIPELINES, tmp_path / 'store', *pages_at, env=offline(tmp_path / 'log'), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / 'log').exists(), (tmp_path / 'log').read_text()
     assert not done.stdout and not processes.complaints(done)  # and they are quiet

@@ -83,7 +83,7 @@ def fold(cell, directives):
     now = dict(cell.metadata.get('jupyter', {}))
     if 'code-fold' in directives:
         return 'Solution', ALL_FOLDED
-    if 'as_in_the_text:' in cell.source:
+    if cell.source.startswith('with as_in_the_text:'):
         return 'Check', FOLDED  # what it prints is meant for the reader
     if 'hide' in directives:
         label = 'Set-up'
@@ -114,18 +114,27 @@ def reader_cell(cell, first):
     if label:
         source = f'# {label}\n{source}'  # JupyterLab shows the first line of what is folded
     metadata = {'jupyter': dict(folds)} if folds else {}
-    outputs = list(cell.get('outputs', []))
+    outputs = [
+        output | {'execution_count': None} if 'execution_count' in output else output
+        for output in cell.get('outputs', [])
+    ]
     if outputs and folds.get('outputs_hidden'):
         outputs.insert(0, BLANK)
     changed = {'source': source, 'metadata': metadata, 'outputs': outputs, 'execution_count': None}
     return nbformat.from_dict({**cell, **changed})
 
 
+def spaced(cell):
+    """A cell of text with some room after each fold: JupyterLab leaves none, and an answer would stand with the next question."""
+    text = re.sub(r'</details>\n\n(?=\S)', '</details>\n\n&nbsp;\n\n', cell.source)
+    return nbformat.from_dict({**cell, 'source': text})
+
+
 def reader_copy(nb):
     """A notebook without its machinery. Imports, and the set-up beside them, are one fold; for the rest see `fold`."""
     cells, first = [], True
     for cell in nb.cells:
-        new = reader_cell(cell, first) if cell.cell_type == 'code' else cell
+        new = reader_cell(cell, first) if cell.cell_type == 'code' else spaced(cell)
         if new is None:
             continue
         labels = [c.source.partition('\n')[0] if c.cell_type == 'code' else '' for c in (cells[-1:] + [new])]

@@ -26,8 +26,8 @@ KEPT = ROOT / 'build' / 'executed'  # notebooks with the outputs of their last r
 GUARD = ROOT / 'tests' / 'offline'  # forbids the network to a Python process that has it on its path
 
 
-# of other people, and what `import icevision` imports first; matplotlib looks at its environment when it is imported,
-# so that icevision itself and everything of ours are imported by each notebook
+# of other people, and what `import icevision` imports first; icevision itself and everything of ours are imported by each
+# notebook, since some of them look at how that goes
 PRELOADED = [
     'torch',
     'torch._dynamo.utils',
@@ -35,7 +35,9 @@ PRELOADED = [
     'sklearn.decomposition',
     'scipy.stats',
     'pandas',
+    'cv2',
     'ipykernel.ipkernel',
+    'warm_matplotlib',
     'warm_zenml',
 ]
 

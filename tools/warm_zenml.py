@@ -6,9 +6,7 @@ the first process keeps a copy of it, and the others begin with that.
 """
 
 import importlib
-import importlib.abc
 import importlib.metadata
-import importlib.util
 import io
 import logging
 import os
@@ -19,6 +17,7 @@ from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from notebooks import ROOT
+from set_aside import SetAside
 
 READY = ROOT / 'build' / f'zenml-{importlib.metadata.version("zenml")}.db'
 
@@ -33,31 +32,6 @@ MODULES = [
     'zenml.steps.decorated_step',
     'zenml.log_stores.artifact.artifact_log_store',
 ]
-
-
-class SetAside(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Modules of one package that are taken out of `sys.modules`, until the package is imported."""
-
-    def __init__(self, package, again):
-        self.package = package
-        self.again = again
-        names = [name for name in sys.modules if name == package or name.startswith(f'{package}.')]
-        self.modules = {name: sys.modules.pop(name) for name in names}
-        sys.meta_path.insert(0, self)
-
-    def find_spec(self, name, path=None, target=None):
-        if name == self.package:
-            sys.meta_path.remove(self)
-            self.spec = self.modules[name].__spec__
-            return importlib.util.spec_from_loader(name, self, is_package=True)
-
-    def create_module(self, spec):
-        sys.modules.update(self.modules)
-        return self.modules[self.package]
-
-    def exec_module(self, module):
-        module.__spec__ = self.spec
-        self.again()  # what importing does to the process
 
 
 def begins_with_a_copy(initialize):

@@ -47,7 +47,7 @@ def _add_field(message: DescriptorProto, label: str, kind: str, name: str, numbe
 # %% ../../nbs/build/49_messages.ipynb #a5f0b6ec
 def describe(
     schema: str,  # messages of proto3: plain types, messages, `repeated`, `optional`; no comments
-) -> FileDescriptorProto:  # raises ValueError for anything else
+) -> FileDescriptorProto:  # its tree; ValueError for anything else
     "The descriptor of a schema."
     file = FileDescriptorProto(name='boxes.proto', syntax='proto3')
     rest = _MESSAGE.sub('', schema)
@@ -119,7 +119,7 @@ class Field(NamedTuple):
 
 def fields(
     data: bytes,
-) -> Iterator[Field]:  # raises ValueError for what is cut off, and for other wire types
+) -> Iterator[Field]:  # in their order; ValueError for what is cut off, and for other wire types
     "The fields of a message, without its schema."
     at = 0
     while at < len(data):

@@ -190,7 +190,7 @@ class Watch:
     def __repr__(self) -> str:
         young, all_ = (sum(g == generation for g, _ in self.runs) for generation in (0, 2))
         return (
-            f'young objects looked at {young} times, everything {all_} times; '
+            f'looks at young objects: {young}, at everything: {all_}; '
             f'{tenths(self.share)} of the time; garbage found: {self.found}'
         )
 

@@ -104,7 +104,7 @@ class Step(NamedTuple):
     "One instruction, and the machine after it."
 
     offset: int  # byte of the instruction
-    opcode: str  # its name in `pickletools`; '' for bytes that cannot be read
+    opcode: str  # its name in `pickletools`; empty for bytes that cannot be read
     argument: str  # what is written behind it
     stack: list  # short texts; the top is the last
     memo: dict  # place -> short text, of the three places filled last

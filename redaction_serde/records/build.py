@@ -135,6 +135,7 @@ class Build:
         self.reading = Reading(root, CLASSES)
         self.classes = CLASSES
         self._keypoints = keypoints
+        self.class_maps: list = []  # what those of the header hold, as far as it was checked
         self._maps: dict = {}  # position in the header -> class map and its names
         self._metadata: dict = {}  # position in the header -> metadata class
         self._folder: tuple = (None, None)
@@ -150,9 +151,14 @@ class Build:
             return None, None
         if k not in self._maps:
             class_map = ClassMap.__new__(ClassMap)
-            vars(class_map).update(class_map_state(_at(self.header.class_maps, k), self.reading))
+            vars(class_map).update(self._class_map_state(k))
             self._maps[k] = class_map, class_map._id2class
         return self._maps[k]
+
+    def _class_map_state(self, k: int) -> dict:
+        if 0 <= k < len(self.class_maps):
+            return self.class_maps[k]
+        return class_map_state(_at(self.header.class_maps, k), self.reading)
 
     def metadata(self, k: Optional[int]) -> Optional[type]:
         "A metadata class, by position."
@@ -385,9 +391,12 @@ class Builder:
 
     def begin(self) -> None:
         "Check the header as far as it is there. Raises `DecodeError`."
-        self._sizes = _sizes(self.header)
-        check_header(self.header, self.problems)
+        self._check_header()
         self.check()
+
+    def _check_header(self) -> None:
+        self._sizes = _sizes(self.header)
+        self.build.class_maps = check_header(self.header, self.problems, self.build.reading)
 
     def end(
         self,
@@ -395,7 +404,7 @@ class Builder:
     ) -> None:
         "Check what can be checked only when all records are there. Raises what has been noted."
         if _sizes(self.header) != self._sizes:  # it has grown while the records were read
-            check_header(self.header, self.problems)
+            self._check_header()
         check_positions(self.header, self.done, self.problems)
         if not partial:
             check_members(self.header, self.done, self.problems)

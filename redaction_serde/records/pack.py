@@ -766,7 +766,7 @@ def stream_of(
     root: Any = None,  # folder that stored paths are relative to
     images: str = 'reference',  # 'reference' stores the paths of images, 'embed' the image files too
     limits: Limits = Limits(),  # what readers will accept
-) -> Stream:  # raises `EncodeError` when it is finished, if there is anything that cannot be stored
+) -> Stream:  # which raises `EncodeError` when it is finished, if there is anything that cannot be stored
     "A collection as a stream."
     packer = Packer(root, images, limits)
     if isinstance(collection, RecordCollection):

@@ -297,13 +297,13 @@ class _Reading:
     def _tell(self) -> None:
         "Say what is missing, and let the header speak of what is there."
         missing = sorted(set(range(self.count)) - set(self.kept))
-        lost = f'; missing are {_ranges(missing)}' if missing else ''
+        lost = f', without {_ranges(missing)}' if missing else ''
         if self.header.kind == 'predictions' and self.header.pairs is UNSET:
             self.header.kind = 'records'
             lost += '; which record is the ground truth of which is lost, so that they come as a collection'
         _renumber(self.header, self.kept)
         reasons = '; '.join(self.faults[:5]) + (f'; and {len(self.faults) - 5} more' if len(self.faults) > 5 else '')
-        message = f'recovered {len(self.kept)} whole records{lost}. {reasons}'
+        message = f'recovered {len(self.kept)} whole records{lost}: {reasons}'
         warnings.warn(message, RecoveryWarning, stacklevel=2)
 
 # %% ../../nbs/build/16_json_lines.ipynb #c53ce710
@@ -317,7 +317,7 @@ def _ranges(numbers: list) -> str:
             runs.append([n, n])
     texts = [f'{a}' if a == b else f'{a} to {b}' for a, b in runs]
     more = f' and {len(texts) - 20} more ranges' if len(texts) > 20 else ''
-    return f'records {", ".join(texts[:20])}{more}'
+    return f'{"record" if len(numbers) == 1 else "records"} {", ".join(texts[:20])}{more}'
 
 # %% ../../nbs/build/16_json_lines.ipynb #dbddbfd7
 def _renumber(header: Header, kept: list) -> None:

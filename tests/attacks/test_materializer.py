@@ -5,13 +5,12 @@ Most of these materializers know no recorded hash: with one, none of this comes 
 
 import json
 import os
-import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import processes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -404,13 +403,7 @@ except SerdeError as e: print(type(e).__name__, e)
 
 @pytest.mark.skipif(not Path('/dev/zero').exists(), reason='there is no endless device here')
 def test_a_device_that_never_ends():
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', READ_ENDLESS],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        timeout=300,
-    )
+    done = processes.run('-c', READ_ENDLESS, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert done.stdout.startswith('LimitError more than the limit of 100000000 bytes'), done.stderr
     folder = new_folder()
     (folder / 'records.json').symlink_to('/dev/zero')
