@@ -544,7 +544,10 @@ def _cell(kind: str, outcome: Optional[Outcome]) -> str:
 
 def _told(outcome: Outcome) -> str:
     "What was said, and what it cost."
-    return repr(outcome)[:240] + (f' ({outcome.cost})' if outcome.cost else '')
+    text = repr(outcome)
+    if len(text) > 240:
+        text = text[:240].rpartition(' ')[0] + ' …'
+    return text + (f' ({outcome.cost})' if outcome.cost else '')
 
 
 def _row(reader: str, outcomes: dict) -> str:
