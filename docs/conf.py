@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
-sys.path.insert(0, str(here))
+sys.path[:0] = [str(here), str(here.parent / 'tools')]
 SOURCE = Path(os.environ['SITE_SOURCE'])  # where tools/build_docs.py has put the pages
 PAGES = json.loads((SOURCE / 'pages.json').read_text(encoding='utf-8'))  # page name to title, description, notebook, …
 

@@ -18,6 +18,7 @@ import nbformat
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import NBProcessor
 from nbdev.processors import filter_stream_, hide_line, populate_language, rm_header_dash, strip_ansi
+from notebooks import is_test
 
 LIB = 'redaction_serde'
 BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
@@ -309,9 +310,7 @@ def solution_summary(source, told):
     """What the fold over a cell of a solution says: its number if it has one, and which part of a solution it is that was told."""
     if number := re.match(r'# (Solution \d+)', source):
         return number[1]
-    calls = [n.value.func for n in ast.parse(source).body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call)]
-    checks = sum(isinstance(call, ast.Name) and call.id.startswith('test_') for call in calls)
-    if checks == len(ast.parse(source).body):
+    if is_test(source):
         return 'Its check'
     return 'Its code' if told else 'Solution'
 
@@ -506,6 +505,9 @@ def convert(nb, name, links, pages):
         if folds.get('source_hidden'):
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = fold_summary(cell.source)
+        elif not d and not outputs and is_test(source):
+            new.metadata.tags.append('hide-input')
+            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'Check'
         if said(d, 'echo') == 'false':
             new.metadata.tags.append('remove-input')
         if folds.get('outputs_hidden'):  # the reader predicts first

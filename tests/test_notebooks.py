@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
-from notebooks import NBS, notebooks, part_of
+from notebooks import NBS, is_test, notebooks, part_of
 from run_notebooks import NetworkError, executed, run_notebook
 
 NOTEBOOKS = notebooks()
@@ -77,3 +77,22 @@ def test_a_notebook_that_wants_the_network_fails(source, error, tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
     with pytest.raises(error, match=r'socket\.getaddrinfo.*192\.0\.2\.1'):
         run_notebook(path)
+
+
+def test_a_cell_of_tests_is_known():
+    is_one = [
+        'assert a',
+        'test_eq(f(1), 2)\nassert a, b',
+        "for x in y:\n    test_fail(f)",
+        'with ExceptionExpected(A):\n    test_eq(1, 1)',
+    ]
+    is_none = [
+        '',
+        'a = 1\nassert a',
+        'test_eq',
+        'f(1)',
+        "with open('a') as f:\n    f.read()",
+        '%timeit test_eq(1, 1)',
+        'def f():\n    assert 1',
+    ]
+    assert [is_test(source) for source in (*is_one, *is_none)] == [True] * len(is_one) + [False] * len(is_none)

@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 from nbformat.sign import NotebookNotary
 
-from notebooks import NBS, ROOT, hidden
+from notebooks import NBS, ROOT, hidden, is_test
 
 LAB = ROOT / 'lab'  # as deep as nbs/, so that links and paths of the notebooks hold
 KERNEL = {
@@ -96,6 +96,8 @@ def fold(cell, directives):
         return 'How this is drawn' if 'Diagram(' in cell.source else 'Set-up', now
     if directives.get('echo') == 'false':
         return 'How this is made', now | FOLDED
+    if 'export' not in directives and not cell.get('outputs') and is_test(cell.source):
+        return 'Check', FOLDED
     return None, now
 
 
