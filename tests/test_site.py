@@ -191,6 +191,21 @@ def test_docments_of_annotations_that_take_several_lines():
     assert (entry.params, entry.returns) == ({'a': 'of a', 'c': 'of c'}, 'what comes back')
 
 
+def test_black_can_be_read_on_the_colours_of_bytes_that_the_dark_theme_dims():
+    from redaction_serde.lessons.hexdump import COLOURS
+
+    css = (ROOT / 'docs' / '_static' / 'site.css').read_text(encoding='utf-8')
+    dim = float(re.search(r'rs-hexdump.*brightness\(([.\d]+)\)', css)[1])
+
+    def linear(part):
+        value = dim * int(part, 16) / 255
+        return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+    for colour in COLOURS:
+        red, green, blue = (linear(colour[i : i + 2]) for i in (1, 3, 5))
+        assert (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) / 0.05 >= 4.5, colour
+
+
 def test_folds_say_what_is_in_them():
     from nbdev_myst import solution_summary, source_summary
 
