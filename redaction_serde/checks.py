@@ -252,24 +252,25 @@ def check_header(
     reading: Reading = LOOKING,  # how values are made
 ) -> list:  # what each class map holds, see `class_map_state`; None for one that is wrong
     "Note what is wrong with the header itself, records aside. Raises `UnknownComponentError` for components that nobody registered."
-    look = Look(header, problems)
-    look.reading = reading
-    states = [_accepts_at(look, 'class_maps', i, class_map_state) for i in range(len(header.class_maps))]
-    for i in range(len(header.keypoints)):
-        _accepts_at(look, 'keypoints', i, metadata_attributes)
+    states = [
+        _accepted(class_map_state, data, reading, problems, ('class_maps', i))
+        for i, data in enumerate(header.class_maps)
+    ]
+    for i, spec in enumerate(header.keypoints):
+        _accepted(metadata_attributes, spec, reading, problems, ('keypoints', i))
     for k, layout in enumerate(header.layouts):
         check_layout(layout, k)
     return states
 
 # %% ../nbs/build/21_checks.ipynb #3eab9737
-def _accepts_at(look: Look, shared: str, i: int, function: Callable) -> Any:
+def _accepted(function: Callable, data: Any, reading: Reading, problems: Problems, at: tuple) -> Any:
     "What a function makes of a part of the header; a problem is noted if it raises, with places below this one."
     try:
-        return function(getattr(look.header, shared)[i], look.reading)
+        return function(data, reading)
     except SerdeError as e:
-        look.problems.take(e.problems, f'$.{shared}[{i}]')
+        problems.take(e.problems, '$.{}[{}]'.format(*at))
     except BAD_DATA as e:
-        look.problems.note(f'$.{shared}[{i}]', f'{type(e).__name__}: {e}')
+        problems.note('$.{}[{}]'.format(*at), f'{type(e).__name__}: {e}')
 
 # %% ../nbs/build/21_checks.ipynb #4013b170
 def check_layout(
@@ -325,6 +326,8 @@ def check_members(
     problems: Problems,  # notes problems
 ) -> None:
     "Note records that belong to nothing, and parts of the header that do."
+    if header.kind == 'records' and header.pairs is UNSET and header.index is UNSET:
+        return
     if header.kind == 'predictions':
         foreign = [name for name in ('index', 'template') if getattr(header, name) is not UNSET]
         members: Any = set() if header.pairs is UNSET else {i for pair in header.pairs for i in pair}
