@@ -474,6 +474,8 @@ def convert(nb, name, links, pages):
             continue
         if {'hide', 'default_exp'} & set(d) or said(d, 'include') == 'false' or 'nbdev_export()' in cell.source:
             continue
+        if 'export' in d and source_summary(cell.source) == 'Source of _all_':  # a list for nbdev
+            continue
         outputs = (
             []
             if said(d, 'output') == 'false'
