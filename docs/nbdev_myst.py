@@ -18,7 +18,7 @@ import nbformat
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import NBProcessor
 from nbdev.processors import filter_stream_, hide_line, populate_language, rm_header_dash, strip_ansi
-from notebooks import is_test
+from notebooks import is_import, is_test
 
 LIB = 'redaction_serde'
 BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
@@ -460,7 +460,7 @@ def in_scope(cells, links):
 def convert(nb, name, links, pages):
     """A processed notebook for MyST-NB. `name` is its path in nbs/; `pages` maps these to page names."""
     cells, out, seen, done = read(nb), [], set(), set()
-    module, in_exercises, told = module_of(cells), False, False
+    module, in_exercises, told, first = module_of(cells), False, False, True
     wanted, scope = {e.name: e for e in public(cells)}, in_scope(cells, links)
     for cell in cells:
         d = cell.directives_ if cell.cell_type == 'code' else {}
@@ -507,6 +507,9 @@ def convert(nb, name, links, pages):
         if folds.get('source_hidden'):
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = fold_summary(cell.source)
+        elif not d and first and not outputs and is_import(source):
+            new.metadata.tags.append('hide-input')
+            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'Imports'
         elif not d and not outputs and is_test(source):
             new.metadata.tags.append('hide-input')
             mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'Check'
@@ -518,6 +521,7 @@ def convert(nb, name, links, pages):
         mystnb |= picture_options(new, d, name)
         if mystnb:
             new.metadata['mystnb'] = mystnb
+        first = first and 'hide-input' in new.metadata.tags  # no code has been shown before the next cell
         last = out[-1].metadata.get('mystnb', {}) if out else {}
         if mystnb.get('code_prompt_show') == 'Imports' == last.get('code_prompt_show'):
             out[-1].source += '\n' + new.source

@@ -11,7 +11,7 @@ import build_docs
 import pytest
 from build_docs import BASE, MOVED, ROOT, SITE
 from bs4 import BeautifulSoup
-from notebooks import notebooks
+from notebooks import is_import, notebooks
 
 NOTEBOOKS = notebooks()
 LESSONS = {
@@ -140,6 +140,13 @@ def test_pages_say_what_they_are(site, soups):
             and card.stat().st_size < 100_000
         )
     assert all(len(same) == 1 for same in (*titles.values(), *descriptions.values())), (titles, descriptions)
+
+
+def test_no_page_begins_with_a_wall_of_imports(soups):
+    for name, soup in soups.items():
+        inputs = soup.select('div.cell .cell_input pre')
+        first = next((code for code in inputs if not code.find_parent('details')), None)
+        assert first is None or not is_import(first.get_text()), name
 
 
 def test_pictures_are_files_with_alternative_text(site, soups):

@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 from nbformat.sign import NotebookNotary
 
-from notebooks import NBS, ROOT, hidden, is_test
+from notebooks import NBS, ROOT, hidden, is_import, is_test
 
 LAB = ROOT / 'lab'  # as deep as nbs/, so that links and paths of the notebooks hold
 KERNEL = {
@@ -46,28 +46,11 @@ LABELS = {
 }  # first lines of folds
 ENDING = re.compile(r'^(\w+\.(cleanup|close|stop)\(\)|shutil\.rmtree\(.*\))$', re.M)  # what a lesson has used is let go
 FOLDED = {'source_hidden': True}
-IMPORT = (ast.Import, ast.ImportFrom)
 BLANK = nbformat.v4.new_output('display_data', {'text/plain': ''})  # JupyterLab shows a folded result's first line
 ALL_FOLDED = {'source_hidden': True, 'outputs_hidden': True}
 
 
 # -- one notebook ------------------------------------------------------------------------------------------------------
-
-
-def is_import(source):
-    """Does a cell import, and nothing else? icevision has to be prepared between two imports; that belongs to them."""
-    rest = re.sub(r'^(_ = )?prepare_icevision\(\);?$', 'import icevision', source, flags=re.M)
-    body = ast.parse(rest).body
-    return bool(body) and all(isinstance(node, IMPORT) or is_guarded(node) for node in body)
-
-
-def is_guarded(node):
-    """Is this an import that some systems lack, with a value in its place?"""
-    if not isinstance(node, ast.Try):
-        return False
-    instead = [line for handler in node.handlers for line in handler.body]
-    imports = all(isinstance(line, IMPORT) for line in node.body)
-    return imports and all(isinstance(line, ast.Assign) for line in instead) and not node.orelse + node.finalbody
 
 
 def is_export_list(source):

@@ -18,7 +18,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from copies import IMPORT, reader_copy
+from copies import reader_copy
+from notebooks import IMPORT
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ['micropip', 'packaging', 'ipython', 'jedi', 'comm', 'traitlets']  # what the kernel asks for

@@ -1,10 +1,12 @@
-"""Which notebooks there are, and which of their cells are tests. Everything that runs, checks or shows notebooks asks here."""
+"""Which notebooks there are, and which of their cells only import or test. Everything that runs, checks or shows notebooks asks here."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / 'nbs'
+IMPORT = (ast.Import, ast.ImportFrom)
 
 
 def notebooks(folder=NBS):
@@ -24,6 +26,24 @@ def hidden(name):
 def part_of(name):
     """The part of the course that a notebook belongs to, which is its folder; '' for the first page."""
     return name.partition('/')[0] if '/' in name else ''
+
+
+def is_import(source):
+    """Does a cell import, and nothing else? icevision has to be prepared between two imports; that belongs to them."""
+    if source.lstrip().startswith(('%', '!')):
+        return False
+    rest = re.sub(r'^(_ = )?(rs\.)?prepare_icevision\(\);?$', 'import icevision', source, flags=re.M)
+    body = ast.parse(rest).body
+    return bool(body) and all(isinstance(node, IMPORT) or is_guarded(node) for node in body)
+
+
+def is_guarded(node):
+    """Is this an import that some systems lack, with a value in its place?"""
+    if not isinstance(node, ast.Try):
+        return False
+    instead = [line for handler in node.handlers for line in handler.body]
+    imports = all(isinstance(line, IMPORT) for line in node.body)
+    return imports and all(isinstance(line, ast.Assign) for line in instead) and not node.orelse + node.finalbody
 
 
 def is_test(source):
