@@ -498,7 +498,7 @@ COLOURS = """() => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const e = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || e.closest('script, style, noscript')) continue;
+    if (!texts.currentNode.data.trim() || !e.checkVisibility({checkOpacity: true})) continue;
     const s = getComputedStyle(e);
     found.add([s.color, s.fontSize, s.fontWeight, behind(e)].join(' '));
   }
