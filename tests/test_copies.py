@@ -263,3 +263,9 @@ def test_threads_take_turns_in_the_parser():
     finally:
         gc.set_threshold(*often)
         sys.setswitchinterval(short)
+
+
+def test_a_solution_that_is_not_run_is_folded():
+    solution = nbformat.v4.new_code_cell('# Solution\nimport torch', outputs=[])
+    assert lite.shown(solution, {'torch'}).source.startswith('<details><summary>Solution</summary>\n\n```python\n')
+    assert lite.shown(nbformat.v4.new_code_cell('import torch', outputs=[]), {'torch'}).source.startswith('```python')

@@ -137,6 +137,8 @@ def shown(cell, needs):
             said += plain
     if said.strip():
         text += f'\n\n```text\n{said.rstrip()[:2000]}\n```'
+    if cell.source.startswith('# Solution\n'):  # the reader tries first
+        text = f'<details><summary>Solution</summary>\n\n{text}\n\n</details>'
     return nbformat.v4.new_markdown_cell(text, attachments=pictures)
 
 
