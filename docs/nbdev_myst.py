@@ -18,7 +18,7 @@ import nbformat
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import NBProcessor
 from nbdev.processors import filter_stream_, hide_line, populate_language, rm_header_dash, strip_ansi
-from notebooks import is_import, is_test
+from notebooks import is_export_list, is_import, is_test
 
 LIB = 'redaction_serde'
 BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
@@ -474,7 +474,7 @@ def convert(nb, name, links, pages):
             continue
         if {'hide', 'default_exp'} & set(d) or said(d, 'include') == 'false' or 'nbdev_export()' in cell.source:
             continue
-        if 'export' in d and source_summary(cell.source) == 'Source of _all_':  # a list for nbdev
+        if 'export' in d and is_export_list(cell.source):
             continue
         outputs = (
             []
@@ -489,7 +489,7 @@ def convert(nb, name, links, pages):
         source = re.sub(r'\A(#\|.*\n)+', '', cell.source)  # nbdev leaves directives that Quarto would read
         new = nbformat.v4.new_code_cell(source, outputs=outputs, metadata={'tags': []})
         new.metadata.tags += wrapping(outputs)
-        mystnb = {}
+        summary = None  # what the fold says, if there is one
         if {'export', 'exports', 'exporti'} & set(d):
             for e in entries_of(cell.source) if 'exporti' not in d else ():
                 if e.name in wanted and e.name not in done:
@@ -497,33 +497,33 @@ def convert(nb, name, links, pages):
                     out.append(nbformat.v4.new_markdown_cell(entry_text(wanted[e.name], module, links, scope)))
             if 'exports' not in d:
                 new.metadata.tags.append('hide-input')
-                mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = source_summary(cell.source)
+                summary = source_summary(cell.source)
         if said(d, 'code-fold') == 'true':  # what a solution says gives it away as its code does
             new.metadata.tags.append('hide-cell' if in_exercises and outputs else 'hide-input')
-            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = said(d, 'code-summary') or (
-                solution_summary(source, told) if in_exercises else 'Show the code'
-            )
+            summary = said(d, 'code-summary') or (solution_summary(source, told) if in_exercises else 'Show the code')
         folds = cell.metadata.get('jupyter', {})  # what JupyterLab folds, too
         if folds.get('source_hidden'):
             new.metadata.tags.append('hide-input')
-            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = fold_summary(cell.source)
+            summary = fold_summary(cell.source)
         elif not d and first and not outputs and is_import(source):
             new.metadata.tags.append('hide-input')
-            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'Imports'
+            summary = 'Imports'
         elif not d and not outputs and is_test(source):
             new.metadata.tags.append('hide-input')
-            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'Check'
+            summary = 'Check'
         if said(d, 'echo') == 'false':
             new.metadata.tags.append('remove-input')
         if folds.get('outputs_hidden'):  # the reader predicts first
             new.metadata.tags.append('hide-output')
-            mystnb['code_prompt_show'] = mystnb['code_prompt_hide'] = 'What it says'
-        mystnb |= picture_options(new, d, name)
+            summary = 'What it says'
+        mystnb = picture_options(new, d, name)
+        if summary:
+            mystnb |= dict.fromkeys(('code_prompt_show', 'code_prompt_hide'), summary)
         if mystnb:
             new.metadata['mystnb'] = mystnb
         first = first and 'hide-input' in new.metadata.tags  # no code has been shown before the next cell
         last = out[-1].metadata.get('mystnb', {}) if out else {}
-        if mystnb.get('code_prompt_show') == 'Imports' == last.get('code_prompt_show'):
+        if summary == 'Imports' == last.get('code_prompt_show'):
             out[-1].source += '\n' + new.source
         else:
             out.append(new)

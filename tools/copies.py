@@ -5,7 +5,6 @@ python tools/copies.py     makes them, or brings them up to date. A copy that it
 `make lab` opens them, and JupyterLite shows them (`lite.py`). The sources in nbs/ stay as they are.
 """
 
-import ast
 import datetime
 import hashlib
 import json
@@ -17,7 +16,7 @@ from pathlib import Path
 import nbformat
 from nbformat.sign import NotebookNotary
 
-from notebooks import NBS, ROOT, hidden, is_import, is_test
+from notebooks import NBS, ROOT, hidden, is_export_list, is_import, is_test
 
 LAB = ROOT / 'lab'  # as deep as nbs/, so that links and paths of the notebooks hold
 KERNEL = {
@@ -51,14 +50,6 @@ ALL_FOLDED = {'source_hidden': True, 'outputs_hidden': True}
 
 
 # -- one notebook ------------------------------------------------------------------------------------------------------
-
-
-def is_export_list(source):
-    """Does a cell name what nbdev exports from elsewhere, and nothing else?"""
-    body = ast.parse(source).body
-    return bool(body) and all(
-        isinstance(node, ast.Assign) and [ast.unparse(name) for name in node.targets] == ['_all_'] for node in body
-    )
 
 
 def fold(cell, directives):

@@ -46,6 +46,14 @@ def is_guarded(node):
     return imports and all(isinstance(line, ast.Assign) for line in instead) and not node.orelse + node.finalbody
 
 
+def is_export_list(source):
+    """Does a cell name what nbdev exports from elsewhere, and nothing else?"""
+    body = ast.parse(source).body
+    return bool(body) and all(
+        isinstance(node, ast.Assign) and [ast.unparse(name) for name in node.targets] == ['_all_'] for node in body
+    )
+
+
 def is_test(source):
     """Does a cell assert, or call functions named `test_…`, and do nothing else? A reader may unfold it."""
     if source.lstrip().startswith(('%', '!')):
