@@ -363,7 +363,7 @@ def globals_of(
 
 # %% ../nbs/build/32_pickles.ipynb #82d4d46b
 class RestrictedUnpickler(pickle.Unpickler):
-    "Loads a pickle that uses the given objects and no others. Raises `DecodeError` for any other name."
+    "Loads a pickle that uses the given objects only. Raises `DecodeError` for any other name."
 
     def __init__(
         self,

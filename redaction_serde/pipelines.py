@@ -89,7 +89,7 @@ def collection_pipeline(
 
 # %% ../nbs/build/47_pipelines.ipynb #1fbee574
 class BatchMaterializer(RecordCollectionMaterializer):
-    "A collection in shards. A step that is mapped over it gets collections of at most `SHARD` records."
+    "A collection in shards. A step mapped over it gets collections of at most `SHARD` records."
 
     SKIP_REGISTRATION: ClassVar = True  # only where it is asked for
     FORMAT: ClassVar[str] = 'jsonl'
@@ -105,7 +105,7 @@ class BatchMaterializer(RecordCollectionMaterializer):
 
     @guarded
     def load_item(self, data_type: Any, index: int) -> RecordCollection:
-        "One shard, which is checked against its hash. The others are not read. Raises IndexError if there is none at `index`."
+        "One shard, checked against its hash; no other is read. Raises IndexError if there is none."
         manifest = self._manifest()
         if not 0 <= index < len(manifest.shards):
             raise IndexError(f'item {index} is not in the artifact')

@@ -59,7 +59,8 @@ class MyCustomMaterializer(BaseMaterializer):
 
     ASSOCIATED_TYPES: ClassVar = (MyCustomObject,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar = ArtifactType.DATA
-    SKIP_REGISTRATION: ClassVar = True  # only where it is asked for: this page needs to show what happens without it
+    # taken only where it is asked for, as the lesson shows what happens without it
+    SKIP_REGISTRATION: ClassVar = True
 
     def save(self, data: MyCustomObject) -> None:
         "Write the name."
