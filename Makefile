@@ -35,6 +35,8 @@ export XDG_CONFIG_HOME = $(STATE)/config
 export HF_HOME = $(STATE)/huggingface
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
+# Hundreds of processes import this package while it is tested. Compiled once, it is kept in __pycache__, which git ignores.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help demo test fuzz lowest lock bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
 

@@ -126,7 +126,8 @@ def install_locked(pip, python):
     By uv where the user has it, which takes a fraction of the time and of the disk; it reads its own settings, not pip's.
     """
     uv = shutil.which('uv')
-    install = [uv, 'pip', 'install', '--python', python] if uv else pip
+    # pip compiles what it installs and uv does not, unless it is told to; then every first import would have to do it
+    install = [uv, 'pip', 'install', '--compile-bytecode', '--python', python] if uv else pip
     exact = ['--no-deps', '--only-binary', ':all:', '--require-hashes', '-r', 'requirements.lock']
     run('installing packages by %s, each with its hash (requirements.lock)' % ('uv' if uv else 'pip'), install + exact)
     run('installing this package', pip + ['--no-deps', '--no-build-isolation', '-e', '.'])
