@@ -481,7 +481,7 @@ THIN = """() => {
   }
 }"""
 
-# What the contrast of a text depends on: its colour and weight, and all that is painted behind it. Most pages have nothing
+# What the contrast of a text depends on: its colour, whether it is large, and all that is painted behind it. Most pages have nothing
 # that none before them had, and asking axe-core takes as long as all the rest of a page.
 COLOURS = """() => {
   const known = new Map([[null, '']]);
@@ -500,7 +500,8 @@ COLOURS = """() => {
     const e = texts.currentNode.parentElement;
     if (!texts.currentNode.data.trim() || !e.checkVisibility({checkOpacity: true})) continue;
     const s = getComputedStyle(e);
-    found.add([s.color, s.fontSize, s.fontWeight, behind(e)].join(' '));
+    const large = parseFloat(s.fontSize) >= (s.fontWeight >= 700 ? 18.66 : 24);  // 14 pt if it is bold, else 18: less will do
+    found.add([s.color, large, behind(e)].join(' '));
   }
   return [...found];
 }"""

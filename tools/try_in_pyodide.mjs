@@ -6,7 +6,7 @@ import {pathToFileURL} from 'node:url';
 
 const folder = resolve(process.argv[2]) + sep;
 const {loadPyodide} = await import(pathToFileURL(folder + 'pyodide.mjs'));
-const python = await loadPyodide({indexURL: folder, stdout: () => {}, stderr: () => {}, packages: ['ipython']});
+const python = await loadPyodide({indexURL: folder, stdout: () => {}, stderr: () => {}});
 await python.runPythonAsync("import os; os.environ['REDACTION_SERDE_STRICT'] = '1'");  // checks of lessons fail
 const failed = [];
 for (const cell of JSON.parse(readFileSync(process.argv[3])).cells) {
