@@ -90,6 +90,43 @@ def _settings_untouched():
             np.random.set_state(numpy)
             torch.set_rng_state(torch_)
 
+# %% ../nbs/reference/01_compat.ipynb #080d9944
+@contextmanager
+def _compiler_when_asked():
+    "Let torch's compiler be imported once something is asked of it, and not before."
+    import torch
+
+    name, places = 'torch._dynamo', [os.path.join(path, '_dynamo') for path in torch.__path__]
+    if name in sys.modules or not os.path.isdir(places[0]):
+        yield
+        return
+
+    def leave():
+        for module in stand_ins:
+            if sys.modules.get(module.__name__) is module:
+                del sys.modules[module.__name__]
+
+    def stand_in(name):
+        def real(attribute):
+            if attribute.startswith('__'):  # the import system asks for such names, and does without
+                raise AttributeError(attribute)
+            leave()
+            return getattr(importlib.import_module(name), attribute)
+
+        module = types.ModuleType(name)
+        module.__path__ = places  # where its other modules are found
+        module.__getattr__ = real
+        return module
+
+    stand_ins = [stand_in(name), stand_in(f'{name}.utils')]
+    utils = stand_ins[1]
+    utils.is_compile_supported = lambda device: utils.__getattr__('is_compile_supported')(device)
+    sys.modules.update({module.__name__: module for module in stand_ins})
+    try:
+        yield
+    finally:
+        leave()
+
 # %% ../nbs/reference/01_compat.ipynb #48606aaf
 _MADE_FOR = '0.12.0'
 _INSTALL = (
@@ -139,6 +176,8 @@ def _import_icevision():
             warnings.simplefilter('ignore')
             importlib.import_module('tqdm.auto')
         with _settings_untouched(), _loguru_untouched(), _home_for_icevision() as home:
+            with _compiler_when_asked():
+                importlib.import_module('torchvision')
             importlib.import_module('icevision')
     except Exception as e:
         _forget_half_imported()

@@ -194,3 +194,37 @@ def test_a_mend_is_made_only_where_it_is_needed_and_counts_only_if_it_helps():
     assert compat._apply(compat.Mend('fine', '', lambda: None, broken)).outcome == 'not needed'
     with pytest.warns(RuntimeWarning, match='could not be mended'):
         assert compat._apply(compat.Mend('hopeless', '', broken, lambda: None)).outcome == 'not possible'
+
+
+def test_the_compiler_of_torch_waits_until_it_is_asked(tmp_path):
+    """It is the real one then, for whoever asks, and also if that is while torchvision is imported."""
+    seen, _ = run(
+        """
+        from redaction_serde import compat
+        import torch
+        compat.prepare_icevision()
+        modules = [name for name in sys.modules if name.startswith('torch._dynamo')]
+        from torchvision.ops.roi_align import is_compile_supported as taken
+        supported = taken('cpu')
+        from torch._dynamo.utils import is_compile_supported
+        twice = torch.compile(lambda x: 2 * x, backend='eager')(torch.ones(1)).item()
+        print(json.dumps([modules, supported == is_compile_supported('cpu'), twice]))
+        """,
+        tmp_path,
+        tmp_path,
+    )
+    assert seen == [[], True, 2]
+    seen, _ = run(
+        """
+        from redaction_serde import compat
+        with compat._compiler_when_asked():
+            import torch._dynamo.config as config
+            first = sys.modules['torch._dynamo'].__spec__
+            from torch._dynamo import optimize
+        import torch
+        print(json.dumps([first, optimize is torch._dynamo.optimize, config is torch._dynamo.config]))
+        """,
+        tmp_path,
+        tmp_path,
+    )
+    assert seen == [None, True, True]
