@@ -238,6 +238,8 @@ def _plan_of(shape: RecordShape, registered: int) -> _BuildPlan:
 
 def _new(cls: Any, n: int) -> list:
     "Objects of a class, without a call of its constructor."
+    if n == 1:  # in half the time, which counts where a document is one record
+        return [cls.__new__(cls)]
     return list(map(cls.__new__, repeat(cls, n)))
 
 

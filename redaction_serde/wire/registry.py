@@ -12,7 +12,6 @@ import gzip
 import io
 import zlib
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Optional, Union
 
@@ -163,10 +162,12 @@ def wire_of(
     data: bytes,  # a document, not zipped
 ) -> Optional[Wire]:
     "The format whose first bytes these are."
-    head = bytes(data[:128])
-    found = [(wire.recognised(head), wire) for wire in (*WIRES.values(), _ARTICLE)]
-    length, best = max(found, key=itemgetter(0))  # of two that recognise as much, the first
-    return best if length else None
+    head, most, best = bytes(data[:128]), 0, None
+    for wire in (*WIRES.values(), _ARTICLE):
+        length = wire.recognised(head)
+        if length > most:  # of two that recognise as much, the first
+            most, best = length, wire
+    return best
 
 # %% ../../nbs/build/20_registry.ipynb #a5b35b85
 def decode_stream(
