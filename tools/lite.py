@@ -4,9 +4,11 @@
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
@@ -327,24 +329,64 @@ def lesson_alone(nb, failing):
         return lesson(nb, failing)
 
 
-def tried(nb, folder, path):
+class Trial:
+    """A process that runs notebooks in Pyodide, one after the other."""
+
+    def __init__(self, folder):
+        self.said = tempfile.TemporaryFile('w+')
+        command = ['node', ROOT / 'tools' / 'try_in_pyodide.mjs', folder]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True
+        )
+
+    def failures(self, path):
+        """The sources of the cells that failed."""
+        with contextlib.suppress(BrokenPipeError):
+            print(path, file=self.process.stdin, flush=True)
+        if answer := self.process.stdout.readline():
+            return json.loads(answer)
+        self.said.seek(0)
+        raise RuntimeError(f'Pyodide in node: {self.said.read()[-500:]}')
+
+    def close(self):
+        self.process.communicate()
+        self.said.close()
+
+
+def tried(nb, trial, path):
     """Write the part of a notebook that runs in Pyodide from first to last, having tried it. False if that is too little."""
     import nbformat
 
     failing = set()
     while made := lesson_alone(nb, failing):
         nbformat.write(made, path)
-        done = subprocess.run(
-            ['node', ROOT / 'tools' / 'try_in_pyodide.mjs', folder, path], capture_output=True, text=True
-        )
-        if done.returncode not in (0, 1):
-            raise RuntimeError(f'Pyodide in node: {done.stderr[-500:]}')
-        new = set(json.loads(done.stdout)) - failing
+        new = set(trial.failures(path)) - failing
         if not new:
             return True
         failing |= new
     path.unlink(missing_ok=True)
     return False
+
+
+def all_tried(notebooks, folder, contents):
+    """The names of those that run in Pyodide, written into `contents`; two at a time."""
+    trials = queue.SimpleQueue()
+    for trial in (made := [Trial(folder), Trial(folder)]):
+        trials.put(trial)
+
+    def fits(name):
+        trial = trials.get()
+        try:
+            return tried(notebooks[name], trial, contents / name)
+        finally:
+            trials.put(trial)
+
+    try:
+        with ThreadPoolExecutor(len(made)) as pool:
+            return [name for name, fit in zip(notebooks, pool.map(fits, notebooks)) if fit]
+    finally:
+        for trial in made:
+            trial.close()
 
 
 def answer_aborted(folder):
@@ -377,9 +419,7 @@ def build(notebooks, npm, target, work):
     pyodide(npm, work / 'static' / 'pyodide')
     for name in notebooks:
         (contents / name).parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(2) as pool:
-        fit = pool.map(lambda item: tried(item[1], work / 'static' / 'pyodide', contents / item[0]), notebooks.items())
-        names = [name for name, ok in zip(notebooks, fit) if ok]
+    names = all_tried(notebooks, work / 'static' / 'pyodide', contents)
     settings = {
         'jupyter-lite-schema-version': 0,
         'jupyter-config-data': {
