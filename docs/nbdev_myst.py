@@ -18,7 +18,7 @@ import nbformat
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import NBProcessor
 from nbdev.processors import filter_stream_, hide_line, populate_language, rm_header_dash, strip_ansi
-from notebooks import is_export_list, is_import, is_test
+from notebooks import is_export_list, is_import, is_preparing, is_test
 
 LIB = 'redaction_serde'
 BLOB = 'https://github.com/redaction-serde/redaction_serde/blob/main'
@@ -521,7 +521,7 @@ def convert(nb, name, links, pages):
             mystnb |= dict.fromkeys(('code_prompt_show', 'code_prompt_hide'), summary)
         if mystnb:
             new.metadata['mystnb'] = mystnb
-        first = first and 'hide-input' in new.metadata.tags  # no code has been shown before the next cell
+        first = first and ('hide-input' in new.metadata.tags or is_preparing(new.source))  # nothing to read so far
         last = out[-1].metadata.get('mystnb', {}) if out else {}
         if summary == 'Imports' == last.get('code_prompt_show'):
             out[-1].source += '\n' + new.source

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 from nbformat.sign import NotebookNotary
 
-from notebooks import NBS, ROOT, hidden, is_export_list, is_import, is_test
+from notebooks import NBS, ROOT, hidden, is_export_list, is_import, is_preparing, is_test
 
 LAB = ROOT / 'lab'  # as deep as nbs/, so that links and paths of the notebooks hold
 KERNEL = {
@@ -32,7 +32,6 @@ KERNEL = {
     },
 }  # what JupyterLab would write on opening, and then call the notebook changed
 EXPORTING = re.compile(r'^(import nbdev|(nbdev\.)?nbdev_export\(\))$', re.M)
-PREPARING = re.compile(r'(rs\.)?prepare_(icevision|zenml)\(.*\);?$')  # alone in a cell: more imports follow
 DIRECTIVE = re.compile(r'^#\|[ \t]*(\S+?):?(?:[ \t]+(.*))?$', re.M)
 LABELS = {
     'Imports',
@@ -118,7 +117,7 @@ def reader_copy(nb):
             cells[-1].source += '\n' + new.source.partition('\n')[2]
             continue
         folded = new.cell_type != 'code' or new.metadata.get('jupyter', {}).get('source_hidden', False)
-        first = first and (folded or bool(PREPARING.match(new.source)))
+        first = first and (folded or is_preparing(new.source))
         cells.append(new)
     return nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
 

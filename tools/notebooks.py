@@ -37,6 +37,16 @@ def is_import(source):
     return bool(body) and all(isinstance(node, IMPORT) or is_guarded(node) for node in body)
 
 
+PREPARING = re.compile(
+    r'((rs\.)?prepare_(icevision|zenml)\(.*\);?|\w+ = tempfile\.TemporaryDirectory\(\)|place = Path\(folder\.name\))( +#.*)?$'
+)
+
+
+def is_preparing(source):
+    """Does a cell make a temporary folder, or prepare what is imported next, and do nothing else? More imports may follow."""
+    return all(map(PREPARING.match, source.splitlines()))
+
+
 def is_guarded(node):
     """Is this an import that some systems lack, with a value in its place?"""
     if not isinstance(node, ast.Try):
