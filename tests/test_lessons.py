@@ -78,7 +78,10 @@ def fat(cells):
         yield f'{n} predictions'
     if (n := prose.count('<summary>Answer</summary>')) != 5:
         yield f'a quiz of {n}'
-    for word in ('**Warm-up.**', '**Change one thing.**', '**Break it.**', 'minutes'):
+    minutes = re.search(r'about (\d+) minutes', prose, re.I)
+    if not minutes or not 10 <= int(minutes[1]) <= 20:
+        yield f'not 10 to 20 minutes: {minutes and minutes[1]}'
+    for word in ('**Warm-up.**', '**Change one thing.**', '**Break it.**'):
         if word not in prose:
             yield f'no {word!r}'
 
