@@ -256,11 +256,15 @@ class RowReader:
         lines: list,  # JSON of one record each
     ) -> list:  # `Block`s; raises what msgspec raises, or ValueError
         "The records of some lines, in which no key stands twice."
-        rows, text = self._rows(lines), b''.join(lines)
-        if _has_tags(text):
+        rows = self._rows(lines)
+        if sum(map(len, lines)) < _SHORT:
+            colons, tags = None, _has_tags(b''.join(lines))
+        else:
+            colons, tags = _signs(lines)
+        if tags:
             rows = list(map(_with_tags, rows, lines))
         blocks = list(row_blocks(rows, self.header))
-        if len(text) < _SHORT or len(blocks) > _MANY or not _as_many_colons(text, blocks):
+        if colons is None or len(blocks) > _MANY or colons != _keys_in(blocks):
             for row, line in zip(rows, lines):
                 JSON_KEYS.check(bytes(line), row)
         return blocks
@@ -347,28 +351,41 @@ def _keys_of(structs: list) -> int:
 
 _SHORT = 4000  # bytes; for less it is quicker to write the records again
 _MANY = 8  # blocks, as where layouts take turns; for more it is quicker, too
-_FAR_APART = 500  # bytes from colon to colon; for more it is quicker to find one after the other
 
 
-def _has_colons(text: bytes, n: int) -> bool:
-    "Are there `n` colons in a text?"
-    if len(text) < n * _FAR_APART:
-        return len(text) - len(text.replace(b':', b'')) == n  # before Python 3.13 much faster than count
-    place = -1
-    for _ in range(n):
-        place = text.find(b':', place + 1)
-        if place < 0:
-            return False
-    return text.find(b':', place + 1) < 0
-
-
-def _as_many_colons(text: bytes, blocks: list) -> bool:
-    "Has the text as many colons as its records have keys? Then none stands twice."
+def _keys_in(blocks: list) -> int:
+    "How many keys the text of some blocks must have had. With as many colons in it, none stood twice."
     keys = 0
     for block in blocks:
         tasks = [list(map(attrgetter(f't{i}'), block.rows)) for i in range(len(block.shape.tasks))]
         keys += sum(map(_keys_of, [block.rows, *tasks]))
-    return _has_colons(text, keys)
+    return keys
+
+
+_LINES = 32  # at a time
+_PIECE = (
+    1 << 16
+)  # bytes; memory for more is asked from the system each time, which takes longer than to look through it
+
+
+def _pieces(lines: list) -> Iterator[bytes]:
+    "The text of some lines in small pieces, which may end anywhere in a line."
+    for i in range(0, len(lines), _LINES):
+        some = lines[i : i + _LINES]
+        if sum(map(len, some)) <= _PIECE:
+            yield b''.join(some)
+            continue
+        for line in some:
+            yield from (bytes(line[k : k + _PIECE]) for k in range(0, len(line), _PIECE))
+
+
+def _signs(lines: list) -> tuple:
+    "How many colons some lines have, and whether there may be tagged values in them."
+    colons, tags = 0, False
+    for piece in _pieces(lines):
+        colons += len(piece) - len(piece.replace(b':', b''))  # before Python 3.13 much faster than count
+        tags = tags or _has_tags(piece) or piece.startswith(b'$')  # whose quotation mark is in the piece before
+    return colons, tags
 
 # %% ../../nbs/build/15_json_rows.ipynb #c14c7194
 def read_rows(
