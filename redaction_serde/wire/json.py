@@ -363,9 +363,7 @@ def _keys_in(blocks: list) -> int:
 
 
 _LINES = 32  # at a time
-_PIECE = (
-    1 << 16
-)  # bytes; memory for more is asked from the system each time, which takes longer than to look through it
+_PIECE = 1 << 16  # bytes; a copy of more takes new memory each time, which costs more than the look
 
 
 def _pieces(lines: list) -> Iterator[bytes]:
