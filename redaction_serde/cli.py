@@ -12,6 +12,8 @@ __all__ = ['OUTPUTS', 'HEAD', 'TRAINED', 'COCO', 'ONLY', 'UsageError', 'one_line
 
 # %% ../nbs/reference/02_cli.ipynb #4f7f6e4f
 import argparse
+import atexit
+import gc
 import json
 import os
 import subprocess
@@ -1254,6 +1256,8 @@ def main(
     argv: Optional[Sequence[str]] = None,  # arguments; those of the process if None
 ) -> int:  # the exit status
     "The command line."
+    if argv is None:  # at the end of a program the collector would look at all of torch, twice, for nothing
+        atexit.register(gc.freeze)
     _show_all()
     try:
         args = make_parser().parse_args(argv)

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import UNSET
 
 from .checks import check_frame, check_header, check_ids
+from .compat import gc_paused
 from .document import BATCH, Block, Header, layout_of, record_shape, row_blocks
 from redaction_serde.errors import (
     FREE_OBJECTS,
@@ -193,8 +194,6 @@ class Source:
 
     def records(self, positions: Sequence) -> list:
         "Records that are built together, which takes half the time. Raises an error whose place may be another's."
-        from redaction_serde.records.build import gc_paused
-
         blocks = self.blocks(positions)
         found: list = []
         with gc_paused():

@@ -64,7 +64,7 @@ def test_nothing_of_the_caller_changes(tmp_path):
     heavy = {'torch', 'numpy', 'matplotlib', 'icevision', 'loguru', 'PIL', 'zenml', 'msgspec'} & (set(sys.modules) - before)
 
     # all that icevision needs, so that what changes below is icevision's doing
-    import albumentations, cv2, matplotlib, matplotlib.pyplot as plt, numpy as np, pycocotools, random, requests, signal, torch, torchvision, tqdm.auto, warnings
+    import albumentations, cv2, gc, matplotlib, matplotlib.pyplot as plt, numpy as np, pycocotools, random, requests, signal, torch, torchvision, tqdm.auto, warnings
     from loguru import logger
     heard = []
     logger.add(heard.append, format='{message}')
@@ -73,7 +73,7 @@ def test_nothing_of_the_caller_changes(tmp_path):
         return dict(settings={name: dict.__getitem__(plt.rcParams, name) for name in plt.rcParams}, python=random.getstate(), numpy=np.random.get_state()[1].tolist(),
                     torch=torch.get_rng_state().tolist(), threads=torch.get_num_threads(), dtype=torch.get_default_dtype(), filters=list(warnings.filters),
                     path=list(sys.path), signals={s: signal.getsignal(s) for s in signal.valid_signals()}, hooks=(sys.excepthook, sys.displayhook),
-                    environment=dict(os.environ), home=vars(pathlib.Path).get('home'), loguru=dict(vars(type(logger))))
+                    environment=dict(os.environ), collector=(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()), home=vars(pathlib.Path).get('home'), loguru=dict(vars(type(logger))))
     was = state()
 
     from concurrent.futures import ThreadPoolExecutor
@@ -128,21 +128,23 @@ def test_again_after_failing(tmp_path):
     (tmp_path / 'file').touch()
     seen, _ = run(
         '''
+    import gc
     from redaction_serde.compat import prepare_icevision
     try: import icevision
     except OSError as e: alone = type(e).__name__
     sys.modules['pycocotools'] = None
     try: prepare_icevision()
     except ImportError as e: missing = str(e)
+    collecting = gc.isenabled()
     del sys.modules['pycocotools']
     report = prepare_icevision()
-    print(json.dumps(dict(alone=alone, missing=missing, outcomes=sorted({m.outcome for m in report.mends}), drawn=drawn_in_full(), asked=len(asked))))
+    print(json.dumps(dict(alone=alone, missing=missing, outcomes=sorted({m.outcome for m in report.mends}), drawn=drawn_in_full(), asked=len(asked), collecting=collecting)))
     ''',
         tmp_path,
         tmp_path / 'file' / 'home',
     )
     missing = seen.pop('missing')
-    assert seen == dict(alone='NotADirectoryError', outcomes=['mended'], drawn=[True] * 4, asked=0)
+    assert seen == dict(alone='NotADirectoryError', outcomes=['mended'], drawn=[True] * 4, asked=0, collecting=True)
     assert (
         'icevision needs pycocotools' in missing
         and "pip install 'redaction_serde[icevision]'" in missing
@@ -196,24 +198,28 @@ def test_a_mend_is_made_only_where_it_is_needed_and_counts_only_if_it_helps():
         assert compat._apply(compat.Mend('hopeless', '', broken, lambda: None)).outcome == 'not possible'
 
 
-def test_the_compiler_of_torch_waits_until_it_is_asked(tmp_path):
-    """It is the real one then, for whoever asks, and also if that is while torchvision is imported."""
+def test_the_collector_and_the_compiler_of_torch_wait(tmp_path):
+    """The compiler until it is asked: it is the real one then, for whoever asks, and also while torchvision is imported."""
     seen, _ = run(
         """
+        import gc
         from redaction_serde import compat
-        import torch
+        looked = []
+        gc.callbacks.append(lambda phase, info: looked.append(len(gc.get_objects(generation=0))))
         compat.prepare_icevision()
+        seldom = len(looked) < 200 and max(looked) < 100_000  # and not a thousand times, at a million objects
+        import torch
         modules = [name for name in sys.modules if name.startswith('torch._dynamo')]
         from torchvision.ops.roi_align import is_compile_supported as taken
         supported = taken('cpu')
         from torch._dynamo.utils import is_compile_supported
         twice = torch.compile(lambda x: 2 * x, backend='eager')(torch.ones(1)).item()
-        print(json.dumps([modules, supported == is_compile_supported('cpu'), twice]))
+        print(json.dumps([seldom, modules, supported == is_compile_supported('cpu'), twice]))
         """,
         tmp_path,
         tmp_path,
     )
-    assert seen == [[], True, 2]
+    assert seen == [True, [], True, 2]
     seen, _ = run(
         """
         from redaction_serde import compat

@@ -23,8 +23,7 @@ from .masks import check_masks, note_slivers
 from .objects import Objects, fill, members_of, read_objects, said_of, taker
 from .rows import Checked, Columns, File, check_file, parts_of
 from .text import parse_json
-from ..compat import prepare_icevision
-from ..records.build import gc_paused
+from ..compat import gc_paused, prepare_icevision
 from ..files import read_file
 from ..errors import DecodeError, Limits, out_of_memory
 

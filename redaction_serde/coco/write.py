@@ -25,8 +25,7 @@ from redaction_serde.coco.entries import (
 )
 from .held import held_by, jsonable, plain
 from .losses import LossReport, LossyError
-from ..compat import prepare_icevision
-from ..records.build import gc_paused
+from ..compat import gc_paused, prepare_icevision
 from ..files import write_file
 from ..errors import EncodeError
 

@@ -9,6 +9,7 @@ __all__ = ['NOTE', 'HASH', 'READERS', 'MARKER', 'MODULE', 'MOST_COPIES', 'VERDIC
 
 # %% ../../nbs/build/49b_contained.ipynb #6ba8ea62
 import errno
+import gc
 import hashlib
 import itertools
 import json
@@ -445,6 +446,7 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
     _prepare()
+    gc.freeze()  # a child that collected garbage would look at all modules of its parent, and copy what it looks at
     print('{}', file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), file=answers, flush=True)

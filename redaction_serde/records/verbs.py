@@ -12,10 +12,11 @@ from typing import Any, Callable, Iterable, Iterator, Optional, Union
 
 import msgspec
 
+from ..compat import gc_paused
 from ..document import Document, Stream
 from ..errors import DecodeError, EncodeError, Limits
 from ..files import PathLike, opened, read_file, replacing, write_file
-from .build import Builder, build_collection, build_records, gc_paused
+from .build import Builder, build_collection, build_records
 from .pack import PackedStream, Packer, stream_of
 from ..wire.format import NOT_PREDICTIONS, guarded
 from redaction_serde.wire.registry import (
