@@ -38,15 +38,21 @@ export OMP_NUM_THREADS
 # Hundreds of processes import this package while it is tested. Compiled once, it is kept in __pycache__, which git ignores.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test fuzz lowest lock bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
+.PHONY: help demo test test-site test-all fuzz lowest lock bench against dashboard screenshot lab docs serve prepare proto readme clean distclean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
 
 demo: $(READY) ## documents, records, a ZenML artifact, another process, an exact comparison, a picture
 	@$(BIN)/redaction-serde demo --out "$(OUT)" $(if $(ANNOTATIONS),--annotations "$(ANNOTATIONS)" --images "$(IMAGES)",--pages $(PAGES) --seed $(SEED))
 
-test: $(READY) ## everything that the project promises
+test: $(READY) ## everything that the library and the notebooks promise
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) --ignore tests/test_site.py
+
+test-site: $(READY) ## the site: built, and each page looked at in Chromium
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/test_site.py
+
+test-all: $(READY) ## both at once
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 fuzz: $(READY) ## the properties, both fuzzers and the faults of machines, for longer and with a new seed; FUZZ_DOCUMENTS=1000000 FUZZ_PROCESSES=2: only documents, very many, with a log
