@@ -502,8 +502,8 @@ THIN = """() => {
   document.body.normalize();
 }"""
 
-# What the contrast of a text depends on: its colour, whether it is large, and all that is painted behind it. Most pages have nothing
-# that none before them had, and asking axe-core takes as long as all the rest of a page.
+# What the contrast of a text depends on: its colour, whether it is large, and all that is painted behind it. Most pages
+# have nothing that none before them had, and asking axe-core takes as long as all the rest of a page.
 COLOURS = """() => {
   const known = new Map([[null, '']]);
   const behind = e => {

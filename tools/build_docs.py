@@ -556,6 +556,7 @@ def lessons_in_browser(executed):
         ROOT / 'tools' / 'lite.py',
         ROOT / 'tools' / 'copies.py',
         ROOT / 'tools' / 'loading.js',
+        ROOT / 'tools' / 'try_in_pyodide.mjs',
     )
     if (folder / '.stamp').exists() and (folder / '.stamp').read_text().startswith(wanted):
         return folder, set((folder / '.stamp').read_text().split()[1:])
