@@ -1,5 +1,6 @@
 """The command line, as its users meet it."""
 
+import gc
 import json
 import math
 import os
@@ -255,6 +256,16 @@ def test_inspect_is_light(pages, tmp_path):
     code = f"import sys; from redaction_serde.cli import main; main(['inspect', {str(tmp_path / 'a.json')!r}]); print([m for m in ('torch', 'icevision', 'zenml', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip().endswith('[]'), done.stdout + done.stderr
+
+
+def test_only_a_program_ends_without_the_collector(monkeypatch, tmp_path):
+    """Whoever calls `main` keeps it to the end: it may hold a file that is not written yet."""
+    (tmp_path / 'a.json').write_bytes(encode(Document(Header(), []), 'json'))
+    arguments, at_the_end = ['inspect', str(tmp_path / 'a.json')], []
+    monkeypatch.setattr('atexit.register', at_the_end.append)
+    assert (cli.main(arguments), at_the_end) == (0, [])
+    monkeypatch.setattr('sys.argv', ['redaction-serde', *arguments])
+    assert (cli.main(), at_the_end) == (0, [gc.freeze])
 
 
 def test_convert_goes_round_all_formats(pages, tmp_path, capsys):
