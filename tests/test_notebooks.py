@@ -79,6 +79,14 @@ def test_a_notebook_that_wants_the_network_fails(source, error, tmp_path):
         run_notebook(path)
 
 
+def test_a_kernel_takes_no_port(tmp_path):
+    """Ports are chosen before a kernel starts: with many kernels at once, now and then another one has taken it, and it dies."""
+    path = tmp_path / 'connected.ipynb'
+    source = 'import ipykernel\nassert "ipc" in ipykernel.get_connection_info()'
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+    run_notebook(path)
+
+
 def test_a_cell_of_tests_is_known():
     is_one = [
         'assert a',

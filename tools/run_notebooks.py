@@ -77,10 +77,17 @@ def is_skipped(cell):
     return 'nbdev_export()' in cell.source or '#|eval:false' in directives
 
 
-def manager(client):
-    """What starts the kernel of a notebook: with what is slow imported, if there can be."""
+def manager(client, folder):
+    """What starts the kernel of a notebook: with what is slow imported, if there can be.
+
+    The kernel listens to sockets in the folder. Of free ports, which are chosen before it starts, another process could take one
+    in between; then it dies.
+    """
     found = client.create_kernel_manager()
     found.kernel_spec.argv = [*warm_python(*PRELOADED), '-m', 'ipykernel_launcher', '-f', '{connection_file}']
+    found.transport = 'ipc'
+    found.ip = f'{folder}/kernel'  # with this transport, what the names of the sockets begin with
+    found.connection_file = f'{found.ip}.json'
     return found
 
 
@@ -121,7 +128,7 @@ def run_notebook(path, timeout=600, strict=True):
             extra_arguments=['--log-level=ERROR'],
             resources={'metadata': {'path': str(path.parent)}},
         )
-        client.km = manager(client)
+        client.km = manager(client, folder)
         client.execute(env=env)
         if log.exists():
             raise NetworkError(f'{path.name} wants the network:\n{log.read_text()}')

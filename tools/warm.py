@@ -52,8 +52,13 @@ def ask(path, *arguments):
         socket.send_fds(server, [json.dumps(message).encode() + b'\n'], [0, 1, 2])
         said = server.makefile()
         pid = int(said.readline())
+
+        def pass_on(number, frame):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, number)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: os.kill(pid, number))
+            signal.signal(number, pass_on)
         status = int(said.readline() or 1)
     if status < 0:
         signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
