@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 import threading
+import warnings
 from itertools import dropwhile
 from urllib.parse import unquote, urljoin, urlparse
 
@@ -865,6 +866,40 @@ def test_the_root_of_jupyterlite_leads_to_its_lessons_below_any_path(site, chrom
     tab.close()
 
 
+PROMPTS = '() => [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(e => e.textContent)'
+WAITING = '() => [...document.querySelectorAll(".jp-InputPrompt")].some(e => e.textContent.includes("*"))'
+ANSWERED = f'() => !({WAITING})()'
+
+
+def run_all(tab):
+    tab.click('.lm-MenuBar-item:has-text("Run")')
+    tab.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
+
+
+def wait_until(tab, found, seconds):
+    """Wait until a function of JavaScript finds that it is so. If that takes too long, the test fails and says what the notebook shows."""
+    from playwright.sync_api import TimeoutError
+
+    try:
+        tab.wait_for_function(found, timeout=seconds * 1000)
+    except TimeoutError:
+        outputs = [text.strip()[:300] for text in tab.locator('.jp-OutputArea-output').all_text_contents()]
+        loading = tab.locator('#loading-python').all_text_contents()
+        prompts = tab.evaluate(PROMPTS)
+        wrong = sorted({text[:120] for text in tab.wrong})
+        pytest.fail(f'not within {seconds} s: {found}\n{loading=}\n{prompts=}\n{outputs=}\n{wrong=}')
+
+
+def run_lesson(tab):
+    """Run all cells of a lesson in JupyterLite, and wait until all have answered. Fails if they do not, or with an error."""
+    tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
+    assert not tab.locator('.jp-RenderedHTML').count()  # nothing stored
+    run_all(tab)
+    wait_until(tab, WAITING, 60)
+    wait_until(tab, ANSWERED, 120)
+    assert not tab.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_text_contents()  # errors, too
+
+
 @in_browser
 def test_a_lesson_runs_in_the_browser(site, tab, address):
     """JupyterLite, from the button on the page: Pyodide and all packages come from the site, and the hex dump appears."""
@@ -874,26 +909,18 @@ def test_a_lesson_runs_in_the_browser(site, tab, address):
         )
     tab.goto(f'{address}learn/five_formats.html')
     tab.click('article a:has-text("in this browser")')
-    tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
-    assert not tab.locator('.jp-RenderedHTML').count()  # nothing stored
-    tab.click('.lm-MenuBar-item:has-text("Run")')
-    tab.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
+    try:
+        run_lesson(tab)
+    except pytest.fail.Exception as e:  # once in some forty runs Python did not come; its reader would reload the page
+        warnings.warn(f'the lesson is run again, since Python did not answer: {e}', stacklevel=1)
+        tab.reload()
+        run_lesson(tab)
     dump = tab.locator('.jp-RenderedHTML pre span[style*=background]')
-    dump.first.wait_for(state='attached', timeout=180_000)
-    tab.wait_for_function(
-        '() => ![...document.querySelectorAll(".jp-InputPrompt")].some(e => /[*]| \\]/.test(e.textContent))',
-        timeout=120_000,
-    )
     assert dump.count() > 100 and any(
         'framed box: 56 bytes' in t for t in tab.locator('.jp-RenderedHTML').all_text_contents()
     )
-    assert not tab.locator('[data-mime-type="application/vnd.jupyter.stderr"]').count()  # errors are shown as that, too
     host = address.removesuffix(BASE)
     assert not [w for w in tab.wrong if w.startswith('http') and not w.startswith(host)]
-
-
-PROMPTS = '() => [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(e => e.textContent)'
-WAITING = '() => [...document.querySelectorAll(".jp-InputPrompt")].some(e => e.textContent.includes("*"))'
 
 
 def write_first(tab, source):
@@ -919,11 +946,6 @@ def test_bytes_follow_what_is_typed(tab, address):
     assert not tab.wrong
 
 
-def run_all(tab):
-    tab.click('.lm-MenuBar-item:has-text("Run")')
-    tab.click('.lm-Menu-item:has-text("Run All Cells") >> nth=0')
-
-
 @in_browser
 def test_a_cell_that_fails_while_python_loads(site, tab, address):
     """Cells that an error cancels are answered, also those of another run; then everything can be run again."""
@@ -934,13 +956,13 @@ def test_a_cell_that_fails_while_python_loads(site, tab, address):
     tab.keyboard.press('Shift+Enter')
     run_all(tab)
     assert tab.locator('#loading-python').text_content().startswith('Loading Python')
-    tab.wait_for_function(WAITING)
-    tab.wait_for_function(f'() => !({WAITING})()', timeout=180_000)
+    wait_until(tab, WAITING, 30)
+    wait_until(tab, ANSWERED, 180)
     tab.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]', state='attached', timeout=60_000)
     tab.wait_for_selector('#loading-python', state='detached')
     run_all(tab)
     tab.wait_for_selector('.jp-OutputArea-output:has-text("ZeroDivisionError")')
-    tab.wait_for_function(f'() => !({WAITING})()', timeout=60_000)
+    wait_until(tab, ANSWERED, 60)
     prompts = [text for text in tab.evaluate(PROMPTS) if text]
     assert sum(any(map(str.isdigit, text)) for text in prompts) < 5 < len(prompts)  # and the rest is not run
     assert write_first(tab, was) == '1/0' and was.startswith('LiveBox(')
