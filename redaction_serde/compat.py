@@ -152,9 +152,12 @@ def gc_paused() -> Iterator[None]:
                 gc.enable()
 
 # %% ../nbs/reference/01_compat.ipynb #2f9b7c55
+_FEW = 1_000  # objects that Python may have frozen itself
+
+
 def _make_old():
     "Let the collector count all that there is as old: that is looked at seldom."
-    if gc.get_freeze_count() == 0:
+    if gc.get_freeze_count() < _FEW:
         gc.freeze()
         gc.unfreeze()
 
