@@ -869,6 +869,7 @@ def test_the_root_of_jupyterlite_leads_to_its_lessons_below_any_path(site, chrom
 PROMPTS = '() => [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(e => e.textContent)'
 WAITING = '() => [...document.querySelectorAll(".jp-InputPrompt")].some(e => e.textContent.includes("*"))'
 ANSWERED = f'() => !({WAITING})()'
+ALL_RUN = '() => ![...document.querySelectorAll(".jp-InputPrompt")].some(e => /[*]| \\]/.test(e.textContent))'
 
 
 def run_all(tab):
@@ -891,12 +892,12 @@ def wait_until(tab, found, seconds):
 
 
 def run_lesson(tab):
-    """Run all cells of a lesson in JupyterLite, and wait until all have answered. Fails if they do not, or with an error."""
+    """Run all cells of a lesson in JupyterLite, and wait until each has been run. Fails if they do not, or with an error."""
     tab.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=60_000)
     assert not tab.locator('.jp-RenderedHTML').count()  # nothing stored
     run_all(tab)
     wait_until(tab, WAITING, 60)
-    wait_until(tab, ANSWERED, 120)
+    wait_until(tab, ALL_RUN, 120)
     assert not tab.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_text_contents()  # errors, too
 
 

@@ -52,18 +52,19 @@ def ask(path, *arguments):
         socket.send_fds(server, [json.dumps(message).encode() + b'\n'], [0, 1, 2])
         said = server.makefile()
         pid = int(said.readline())
-
-        def pass_on(number, frame):
-            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(pid, number)
-
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, pass_on)
+            signal.signal(number, lambda number, frame: kill(pid, number))
         status = int(said.readline() or 1)
     if status < 0:
         signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
         os.kill(os.getpid(), -status)
     os._exit(status)
+
+
+def kill(pid, number):
+    """Send a signal to a process that may have just ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def serve(path, *modules):
@@ -106,12 +107,8 @@ def attend(asking, streams, arguments, cwd, env):
     for stream in streams:
         os.close(stream)
     asking.sendall(f'{pid}\n'.encode())
-
-    def gone():
-        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(pid, signal.SIGKILL)
-
-    threading.Thread(target=end_with, args=[lambda: asking.recv(1), gone], daemon=True).start()
+    ended = [lambda: asking.recv(1), lambda: kill(pid, signal.SIGKILL)]
+    threading.Thread(target=end_with, args=ended, daemon=True).start()
     _, status = os.waitpid(pid, 0)
     asking.sendall(f'{os.waitstatus_to_exitcode(status)}\n'.encode())
     os._exit(0)
